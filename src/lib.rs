@@ -1,0 +1,17 @@
+#![doc = include_str!("../README.md")]
+#![forbid(unsafe_code)]
+#![warn(missing_docs)]
+
+mod capture;
+mod changelog;
+mod db;
+mod error;
+mod merge;
+mod model;
+mod remote;
+mod replica;
+mod sync;
+mod wire;
+
+pub use error::{Error, ErrorKind, Result};
+pub use model::{AuthorId, Change, ChangeId, Field, Value};
