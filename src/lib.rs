@@ -10,8 +10,8 @@ mod merge;
 mod model;
 mod remote;
 mod replica;
+mod report;
 mod sync;
+mod verify;
 mod wire;
-
-pub use error::{Error, ErrorKind, Result};
-pub use model::{AuthorId, Change, ChangeId, Field, Value};
+mod world;
