@@ -69,6 +69,7 @@ CREATE TABLE ZV_PENDING (
 	column_no INTEGER
 );
 CREATE INDEX ZV_PENDING_BY_TABLE ON ZV_PENDING (table_no, column_no);
+CREATE INDEX ZV_PENDING_BY_CHANGE ON ZV_PENDING (change_id);
 
 -- Writes of one column that did not know of each other: which won here, which lost.
 CREATE TABLE ZV_CONFLICT (
