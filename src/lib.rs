@@ -15,3 +15,4 @@ mod wire;
 
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
+pub use remote::{Remote, RemoteOptions, Traffic};
