@@ -15,3 +15,9 @@ mod sync;
 mod verify;
 mod wire;
 mod world;
+
+pub use error::{Error, ErrorKind, Result};
+pub use model::{AuthorId, Change, ChangeId, Field, Value};
+pub use remote::{Remote, RemoteOptions, Traffic};
+pub use report::*;
+pub use world::World;

@@ -1,1 +1,5 @@
 //! (in the making)
+
+mod name;
+
+pub(crate) use name::{ObjectName, ParsedName};
