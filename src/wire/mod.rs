@@ -1,1 +1,11 @@
-//! (in the making)
+//! The model as bytes and back: change files and control objects, as `docs/format.md` has them.
+//! Every input gives a value or an error; knows neither where the bytes come from nor any table.
+
+mod bad_file;
+mod change_file;
+mod control;
+mod reader;
+
+pub(crate) use bad_file::BadFile;
+pub(crate) use change_file::{decode_change, encode_change};
+pub(crate) use control::{Identity, Layout, RemoteIdentity, TableDefinition};
