@@ -64,9 +64,10 @@ fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
 }
 
 fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option<&Tracked>) -> Result<Wish> {
-    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, notice: String::new() };
+    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, ..Wish::default() };
     if let Some(before) = before {
         wish.enforce_fk = options.enforce_fk.unwrap_or(before.enforce_fk);
+        wish.blocked.clone_from(&before.blocked);
         if options.excluded.is_empty() {
             wish.excluded.clone_from(&before.excluded);
         }
@@ -133,7 +134,7 @@ fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, st
         return Err(Error::schema(format!("{} {why}", table.name)));
     }
     let excluded = old.excluded.clone();
-    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice };
+    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice, blocked: old.blocked };
     let tracked = install(log, &table, kind, wish)?;
     let terms = Terms { first: false, accept_deletes: false };
     let found = compare(log, world, &table, &tracked, terms)?;

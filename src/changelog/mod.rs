@@ -5,6 +5,9 @@ mod held;
 mod log;
 mod names;
 mod read;
+mod redate;
+mod remotes;
+mod retire;
 mod tracked;
 
 pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
@@ -13,3 +16,11 @@ pub(crate) use log::{Entity, Log, NewChange};
 pub(crate) use names::{Names, lower};
 pub(crate) use read::{IdText, LoggedField, LoggedHead, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
+
+pub(crate) use remotes::{
+    Definition, Kept, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities, list_remotes,
+    newest_definition, refused_files, remember_definition, remember_identity, remember_refused, remember_remote,
+    set_pushed, set_synced, set_waiting, unkeep, waiting,
+};
+pub(crate) use retire::retire_backfills;
+pub(crate) use redate::redate;

@@ -117,7 +117,7 @@ pub(super) struct Tables {
 impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
         let mut by_no = HashMap::new();
-        for tracked in list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active) {
+        for tracked in list_tracked(log.conn)?.into_iter().filter(Tracked::is_live) {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
                 by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape)?);
             }
