@@ -109,7 +109,9 @@ fn check_credentials(bucket: &Bucket, options: &RemoteOptions) -> Result<()> {
 fn check_spelling(options: &RemoteOptions) -> Result<()> {
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
         if options.get(name).is_some_and(|value| !value.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(Error::usage(format!("{name} holds a blank, a line break or another character that no key has")));
+            return Err(Error::usage(format!(
+                "{name} holds a blank, a line break or another character that no key has"
+            )));
         }
     }
     Ok(())
