@@ -20,6 +20,8 @@ pub(super) struct Speaker {
     pub(super) server: String,
     /// The bucket, as a phrase: `bucket photos`.
     pub(super) bucket: String,
+    /// What else may be wrong if the server cannot be reached.
+    pub(super) doubt: String,
     pub(super) secrets: Vec<String>,
 }
 
@@ -52,10 +54,12 @@ impl Speaker {
     }
 
     fn advice(&self, cause: &Cause) -> (ErrorKind, Option<String>) {
-        let Self { server, bucket, .. } = self;
+        let Self { server, bucket, doubt, .. } = self;
         let advice = match cause {
             Cause::Unreachable => {
-                format!("{server} cannot be reached; check the address and the network, and that the server is running")
+                format!(
+                    "{server} cannot be reached; check the address and the network, and that the server is running{doubt}"
+                )
             }
             Cause::Silent => format!("{server} does not answer in time; check the network, or try again later"),
             Cause::Redirect => format!("{bucket} is in another region; set AWS_REGION to it"),
@@ -179,6 +183,7 @@ mod tests {
         Speaker {
             server: "host:9000".into(),
             bucket: "bucket b".into(),
+            doubt: String::new(),
             secrets: vec!["hunter2hunter2".into(), "b".into(), String::new()],
         }
     }

@@ -40,6 +40,16 @@ impl Bucket {
         }
     }
 
+    /// A dot alone is a weak sign of a server: buckets have dots too.
+    pub(super) fn doubt(&self) -> String {
+        match &self.named {
+            Some(named) if !named.contains([':', '[']) && named != "localhost" => {
+                format!(" (if {named} is a bucket, set AWS_ENDPOINT_URL to its server)")
+            }
+            _ => String::new(),
+        }
+    }
+
     /// The server as a reader of an error wants to see it.
     pub(super) fn server(&self) -> String {
         self.endpoint.as_ref().map_or_else(|| "AWS".to_owned(), |endpoint| endpoint.authority().to_owned())

@@ -64,6 +64,7 @@ pub(super) fn speaker(bucket: &Bucket, options: &RemoteOptions) -> Speaker {
     Speaker {
         server: bucket.server(),
         bucket: format!("bucket {}", bucket.name),
+        doubt: bucket.doubt(),
         secrets: SECRET.iter().filter_map(|key| options.get(key)).map(str::to_owned).collect(),
     }
 }

@@ -178,6 +178,7 @@ async fn what_a_server_answers_is_not_believed_to_be_harmless() {
         (http("500 Oops", &"x".repeat(1 << 20)), "fails with status 500"),
         (http("301 Moved Permanently", ""), "AWS_REGION"),
         (http("200 OK", "this is no listing"), "cannot list"),
+        (http("200 OK", &"x".repeat(17 << 20)), "cannot list"),
     ] {
         let remote = Remote::from_url(&format!("s3://{}/bucket", canned(answer).await), &options()).unwrap();
         let error = remote.list().await.unwrap_err();
@@ -185,6 +186,33 @@ async fn what_a_server_answers_is_not_believed_to_be_harmless() {
         assert!(error.to_string().contains(words), "{all}");
         assert!(all.len() < 2000 && !all.contains("hunter2") && !all.contains('\u{1b}'), "{all}");
     }
+}
+
+#[tokio::test]
+async fn a_server_that_falls_silent_in_the_middle_is_given_up() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("s3://{}/bucket", listener.local_addr().unwrap());
+    let half = "HTTP/1.1 200 OK\r\nLast-Modified: Fri, 02 Jan 2026 03:04:05 GMT\r\nETag: \"x\"\r\nContent-Length: 9\r\n\r\nhalf";
+    let server = tokio::spawn(async move {
+        let mut held = Vec::new();
+        while let Ok((mut socket, _)) = listener.accept().await {
+            let _ = socket.read(&mut [0; 8192]).await;
+            let _ = socket.write_all(half.as_bytes()).await;
+            held.push(socket);
+        }
+    });
+    let remote = Remote::from_url(&url, &options().max_retries(0)).unwrap();
+    for error in [remote.get(&change(1), 100).await.unwrap_err(), remote.list().await.unwrap_err()] {
+        assert!(error.to_string().contains("does not answer in time"), "{error} {error:?}");
+    }
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_dotted_name_that_is_no_server_may_be_a_bucket() {
+    let remote = Remote::from_url("s3://photos.invalid/notes", &options()).unwrap();
+    let error = remote.list().await.unwrap_err();
+    assert!(error.to_string().contains("if photos.invalid is a bucket, set AWS_ENDPOINT_URL"), "{error}");
 }
 
 #[tokio::test]
