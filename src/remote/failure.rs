@@ -90,6 +90,7 @@ impl Speaker {
             (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException")
             | (301 | 307, _) => format!("{bucket} is in another region; set AWS_REGION to it"),
             (_, "NoSuchBucket") => format!("there is no {bucket} at {server}; create it, or correct the URL"),
+            (_, "InvalidBucketName") => format!("{server} takes no such name for a bucket; correct the URL"),
             (401 | 403, _) => format!(
                 "{server} refuses access; check the keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), and that they \
                  may list, read and write in {bucket}"
