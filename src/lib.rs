@@ -10,9 +10,14 @@ mod merge;
 mod model;
 mod remote;
 mod replica;
+mod report;
 mod sync;
+mod verify;
 mod wire;
+mod world;
 
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};
+pub use report::*;
+pub use world::World;

@@ -1,1 +1,13 @@
-//! (in the making)
+//! Capture: triggers that journal every write of a tracked table, and the seal that turns the journal into changes.
+//! Reads user tables and writes the log; never writes a user table and knows no remote.
+
+mod check;
+mod compare;
+mod install;
+mod seal;
+mod track;
+mod trigger;
+
+pub(crate) use compare::same_through_affinity;
+pub(crate) use seal::{count_journal, seal, seal_within, take_notes};
+pub(crate) use track::{Renewed, TrackOptions, TrackedNow, renew, track, untrack};

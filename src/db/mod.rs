@@ -1,1 +1,16 @@
-//! (in the making)
+//! SQLite itself: opening a file, our own tables, the shape of a user's, quoted names. Knows nothing of changes or remotes.
+
+mod default;
+mod error;
+mod metadata;
+mod open;
+mod quote;
+mod shape;
+mod value;
+
+pub(crate) use default::constant_default;
+pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
+pub(crate) use open::{create_replica, immediate, is_replica, open_database, open_replica};
+pub(crate) use quote::{Ident, list};
+pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, Unique, read_table, same_name, table_names};
+pub(crate) use value::{bind_logged, bind_value, read_value};

@@ -1,0 +1,115 @@
+//! Putting triggers on tables and taking them off. Owns `ZV_TRACKED` and the journal's width; records no row.
+
+use rusqlite::Connection;
+
+use super::trigger::{Capture, Trigger, trigger_name};
+use crate::changelog::{Log, Source, Tracked, add_source, save_tracked};
+use crate::db::{Column, Ident, Table, same_name};
+use crate::error::Result;
+use crate::model::KeyKind;
+
+/// What `track` was asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Wish {
+    pub(crate) excluded: Vec<String>,
+    pub(crate) enforce_fk: bool,
+    pub(crate) notice: String,
+}
+
+/// Installs the triggers of a table under a new source, and records it as tracked.
+pub(crate) fn install(log: &mut Log<'_>, table: &Table, kind: KeyKind, wish: Wish) -> Result<Tracked> {
+    let conn = log.conn;
+    let columns = recorded_columns(table, &wish.excluded);
+    let mut source = Source {
+        no: 0,
+        table_no: log.names.number(conn, &table.name)?,
+        table: table.name.clone(),
+        kind,
+        key: table.key_columns().map(|column| column.name.clone()).collect(),
+        columns: columns.iter().map(|column| column.name.clone()).collect(),
+    };
+    add_source(conn, &mut source)?;
+    widen_journal(conn, source.key.len() + source.columns.len())?;
+    remove(conn, source.table_no)?;
+    for trigger in triggers_of(table, &source, columns) {
+        conn.execute_batch(&trigger.sql)?;
+    }
+    let Wish { excluded, enforce_fk, notice } = wish;
+    let tracked = Tracked { active: true, enforce_fk, excluded, notice, source };
+    save_tracked(conn, &tracked)?;
+    Ok(tracked)
+}
+
+/// Takes a table's triggers off.
+pub(crate) fn remove(conn: &Connection, table_no: u32) -> Result<()> {
+    for name in installed(conn, table_no)?.into_iter().map(|trigger| trigger.name) {
+        conn.execute_batch(&format!("DROP TRIGGER {}", Ident(&name)))?;
+    }
+    Ok(())
+}
+
+/// Leaves a trigger that never fires, so that a table that was dropped or rebuilt meanwhile is known by its absence.
+pub(crate) fn leave_mark(conn: &Connection, tracked: &Tracked) -> Result<()> {
+    let name = trigger_name(tracked.table_no(), MARK);
+    let table = Ident(tracked.name());
+    let sql = format!("CREATE TRIGGER {} AFTER DELETE ON {table} WHEN 0 BEGIN SELECT 1; END", Ident(&name));
+    Ok(conn.execute_batch(&sql)?)
+}
+
+const MARK: &str = "untracked";
+
+/// How a table's triggers stand against what they should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Installed {
+    /// Every trigger is there as it should be.
+    Whole,
+    /// Triggers of ours are there, but not these: the table's columns changed.
+    Stale,
+    /// Some are missing: the table was dropped or rebuilt, or somebody removed them.
+    Broken,
+    /// Only the mark that `untrack` left.
+    Marked,
+}
+
+/// Compares the triggers that are there with those that the table, as it is now, should have.
+pub(crate) fn inspect(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<Installed> {
+    let there = installed(conn, tracked.table_no())?;
+    if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), MARK)) {
+        return Ok(Installed::Marked);
+    }
+    let columns = recorded_columns(table, &tracked.excluded);
+    let wanted = triggers_of(table, &tracked.source, columns);
+    Ok(match wanted.iter().all(|trigger| there.contains(trigger)) {
+        true if there.len() == wanted.len() => Installed::Whole,
+        _ if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), "insert")) => Installed::Stale,
+        _ => Installed::Broken,
+    })
+}
+
+/// Our triggers of one table, as the schema has them.
+fn installed(conn: &Connection, table_no: u32) -> Result<Vec<Trigger>> {
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name GLOB ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let found = statement
+        .query_map([trigger_name(table_no, "*")], |row| Ok(Trigger { name: row.get(0)?, sql: row.get(1)? }))?;
+    Ok(found.collect::<rusqlite::Result<_>>()?)
+}
+
+fn triggers_of(table: &Table, source: &Source, columns: Vec<&Column>) -> Vec<Trigger> {
+    Capture { table, kind: source.kind, table_no: source.table_no, source: source.no, columns }.triggers()
+}
+
+/// The columns whose values are recorded: neither key nor excluded.
+pub(crate) fn recorded_columns<'t>(table: &'t Table, excluded: &[String]) -> Vec<&'t Column> {
+    table.other_columns().filter(|column| !excluded.iter().any(|name| same_name(name, &column.name))).collect()
+}
+
+/// Gives the journal as many value columns as the widest table needs.
+fn widen_journal(conn: &Connection, wanted: usize) -> Result<()> {
+    let sql = "SELECT count(*) FROM pragma_table_info('ZV_JOURNAL') WHERE name GLOB 'c[0-9]*'";
+    let there: usize = conn.query_row(sql, [], |row| row.get(0))?;
+    for n in there..wanted {
+        conn.execute_batch(&format!("ALTER TABLE ZV_JOURNAL ADD COLUMN c{n}"))?;
+    }
+    Ok(())
+}

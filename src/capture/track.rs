@@ -1,0 +1,141 @@
+//! `track`, `untrack`, and noticing that a table's schema changed: the order of check, triggers and comparison.
+
+use rusqlite::Connection;
+
+use super::check::check_trackable;
+use super::compare::{Found, Terms, compare};
+use super::install::{Installed, Wish, inspect, install, leave_mark, remove};
+use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
+use crate::db::{Table, read_table, same_name};
+use crate::error::{Error, Result};
+use crate::world::World;
+
+/// What the caller of `track` chose.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TrackOptions {
+    /// The primary key itself is the identity, though it is an integer of this file's.
+    pub(crate) identity_key: bool,
+    /// Columns that are neither recorded nor written.
+    pub(crate) excluded: Vec<String>,
+    /// Whether rows without a parent are held; by default, where none are there now.
+    pub(crate) enforce_fk: Option<bool>,
+    /// Rows that are missing from a table that was dropped or rebuilt are deletes.
+    pub(crate) accept_deletes: bool,
+}
+
+/// What `track` did for a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TrackedNow {
+    pub(crate) tracked: Tracked,
+    pub(crate) found: Found,
+}
+
+/// Tracks a table; again, it applies what changed. Runs within the caller's transaction, the journal sealed.
+pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &TrackOptions) -> Result<TrackedNow> {
+    let (table, kind) = check_trackable(log.conn, name, options.identity_key)?;
+    check_excluded(&table, &options.excluded)?;
+    let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), &table.name));
+    let standing = before.as_ref().map(|tracked| inspect(log.conn, &table, tracked)).transpose()?;
+    let wish = wish(log.conn, &table, options, before.as_ref())?;
+    if let (Some(before), Some(Installed::Whole)) = (&before, standing) {
+        if before.excluded == wish.excluded && before.enforce_fk == wish.enforce_fk {
+            return Ok(TrackedNow { tracked: before.clone(), found: Found::default() });
+        }
+    }
+    let intact = matches!(standing, Some(Installed::Whole | Installed::Stale | Installed::Marked));
+    let terms = Terms { first: before.is_none(), accept_deletes: options.accept_deletes || intact };
+    let tracked = install(log, &table, kind, wish)?;
+    let found = compare(log, world, &table, &tracked, terms)?;
+    Ok(TrackedNow { tracked, found })
+}
+
+fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
+    for name in excluded {
+        if !table.other_columns().any(|column| same_name(&column.name, name)) {
+            let why = "no such column outside the key, so it cannot be excluded";
+            return Err(Error::usage(format!("{}.{name}: {why}", table.name)));
+        }
+        if table.column(name).is_some_and(|c| c.not_null && c.default.is_none()) {
+            let why = "is NOT NULL without a default, so rows from elsewhere could not be shown without it";
+            return Err(Error::usage(format!("{}.{name} {why}", table.name)));
+        }
+    }
+    Ok(())
+}
+
+fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option<&Tracked>) -> Result<Wish> {
+    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, notice: String::new() };
+    if let Some(before) = before {
+        wish.enforce_fk = options.enforce_fk.unwrap_or(before.enforce_fk);
+        if options.excluded.is_empty() {
+            wish.excluded.clone_from(&before.excluded);
+        }
+        return Ok(wish);
+    }
+    wish.enforce_fk = match options.enforce_fk {
+        Some(chosen) => chosen,
+        None => table.foreign_keys.is_empty() || !violates_foreign_keys(conn, &table.name)?,
+    };
+    if !wish.enforce_fk && options.enforce_fk.is_none() {
+        wish.notice = "foreign keys are not enforced at merge, as rows without a parent were there already".into();
+    }
+    Ok(wish)
+}
+
+fn violates_foreign_keys(conn: &Connection, table: &str) -> Result<bool> {
+    let mut statement = conn.prepare("SELECT 1 FROM pragma_foreign_key_check(?1)")?;
+    // A key whose parent has no such columns is a mismatch that SQLite reports as an error: it cannot be enforced.
+    Ok(statement.exists([table]).unwrap_or(true))
+}
+
+/// Takes a table's capture off, keeping its data and its log.
+pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
+    let found = list_tracked(log.conn)?.into_iter().find(|t| t.active && same_name(t.name(), name));
+    let mut tracked = found.ok_or_else(|| Error::schema(format!("{name} is not tracked")))?;
+    remove(log.conn, tracked.table_no())?;
+    if read_table(log.conn, name)?.is_some() {
+        leave_mark(log.conn, &tracked)?;
+    }
+    tracked.active = false;
+    save_tracked(log.conn, &tracked)?;
+    Ok(tracked)
+}
+
+/// What `renew` did to a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Renewed {
+    pub(crate) tracked: Tracked,
+    pub(crate) found: Found,
+    /// The table had lost its triggers; otherwise its columns changed.
+    pub(crate) repaired: bool,
+}
+
+/// Brings the triggers of every tracked table in line with its columns, and records what was written in between.
+/// Runs within the caller's transaction, the journal sealed.
+pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
+    let mut renewed = Vec::new();
+    for tracked in list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active) {
+        let Some(table) = read_table(log.conn, tracked.name())? else { continue };
+        let standing = inspect(log.conn, &table, &tracked)?;
+        if standing != Installed::Whole {
+            renewed.push(renew_table(log, world, &table, tracked, standing)?);
+        }
+    }
+    Ok(renewed)
+}
+
+fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, standing: Installed) -> Result<Renewed> {
+    // The way the table is known does not change under the log: a key of another kind is another table.
+    let (table, kind) = check_trackable(log.conn, &table.name, true)?;
+    let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
+    if kind != old.source.kind || !key.iter().copied().eq(old.source.key.iter().map(String::as_str)) {
+        let why = "has another primary key than when it was tracked; give it back its key, or untrack it";
+        return Err(Error::schema(format!("{} {why}", table.name)));
+    }
+    let excluded = old.excluded.clone();
+    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice };
+    let tracked = install(log, &table, kind, wish)?;
+    let terms = Terms { first: false, accept_deletes: false };
+    let found = compare(log, world, &table, &tracked, terms)?;
+    Ok(Renewed { tracked, found, repaired: standing == Installed::Broken })
+}

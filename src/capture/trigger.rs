@@ -1,0 +1,232 @@
+//! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
+
+use crate::db::{Affinity, Column, Ident, Table, list};
+use crate::model::KeyKind;
+
+/// The operations of a journal row.
+pub(crate) mod op {
+    pub(crate) const INSERT: i64 = 1;
+    pub(crate) const UPDATE: i64 = 2;
+    pub(crate) const DELETE: i64 = 3;
+    /// A row that a REPLACE may be about to remove without a delete trigger.
+    pub(crate) const CANDIDATE: i64 = 4;
+}
+
+/// How many columns one integer of a mask covers.
+pub(crate) const MASK_BITS: usize = 62;
+
+/// The wall clock in milliseconds since the Unix epoch, as SQLite 3.35 can say it; SQLite counts in whole milliseconds.
+const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INTEGER)";
+
+/// The alias of the table inside a trigger, so that a table named `old` or `new` cannot be taken for the row.
+const ROW: &str = "zv_row";
+
+/// A trigger of ours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trigger {
+    pub(crate) name: String,
+    pub(crate) sql: String,
+}
+
+/// What the triggers of one table are made from.
+pub(crate) struct Capture<'a> {
+    pub(crate) table: &'a Table,
+    pub(crate) kind: KeyKind,
+    pub(crate) table_no: u32,
+    pub(crate) source: i64,
+    /// The columns that are recorded: neither key nor excluded.
+    pub(crate) columns: Vec<&'a Column>,
+}
+
+/// The name of a table's trigger.
+pub(crate) fn trigger_name(table_no: u32, event: &str) -> String {
+    format!("ZV_{table_no}_{event}")
+}
+
+impl Capture<'_> {
+    /// Every trigger of the table.
+    pub(crate) fn triggers(&self) -> Vec<Trigger> {
+        let mut triggers = vec![
+            self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT, "NEW")),
+            self.trigger("delete", "AFTER DELETE", "", &self.record_delete()),
+            self.trigger("rekey", "AFTER UPDATE", &self.key_changed(), &self.record_rekey()),
+        ];
+        if !self.columns.is_empty() {
+            let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
+            triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE, "NEW")));
+        }
+        let uniques = self.clashing_row();
+        if !uniques.is_empty() {
+            let body = self.record_candidates(&uniques);
+            triggers.push(self.trigger("replace", "BEFORE INSERT", "", &body));
+            triggers.push(self.trigger("displace", "BEFORE UPDATE", &self.unique_changed(), &body));
+        }
+        triggers
+    }
+
+    fn trigger(&self, event: &str, on: &str, when: &str, body: &str) -> Trigger {
+        let name = trigger_name(self.table_no, event);
+        let when = if when.is_empty() { String::new() } else { format!(" WHEN {when}") };
+        let sql = format!("CREATE TRIGGER {} {on} ON {}{when} BEGIN {body} END", Ident(&name), Ident(&self.table.name));
+        Trigger { name, sql }
+    }
+
+    /// Appends the row as it stands: the whole of it, or what an update changed of it.
+    fn record_row(&self, operation: i64, row: &str) -> String {
+        let update = operation == op::UPDATE;
+        let key = self.table.key_columns().map(|column| self.checked_key(column));
+        let values = self.columns.iter().map(|column| {
+            let value = format!("{ROW}.{}", Ident(&column.name));
+            if update { format!("CASE WHEN {} THEN {value} END", changed(column)) } else { value }
+        });
+        let mask = if update { self.mask() } else { "NULL".into() };
+        format!(
+            "{} SELECT {NOW}, {}, {operation}, {mask}, {} FROM {} AS {ROW} WHERE {};",
+            self.append(self.table.key.len() + self.columns.len()),
+            self.source,
+            list(key.chain(values)),
+            Ident(&self.table.name),
+            self.this_row(row),
+        )
+    }
+
+    /// A delete, unless another trigger has put the row back already.
+    fn record_delete(&self) -> String {
+        let key = self.table.key_columns().map(|column| format!("OLD.{}", Ident(&column.name)));
+        format!(
+            "{} SELECT {NOW}, {}, {}, NULL, {} WHERE NOT EXISTS (SELECT 1 FROM {} AS {ROW} WHERE {});",
+            self.append(self.table.key.len()),
+            self.source,
+            op::DELETE,
+            list(key),
+            Ident(&self.table.name),
+            self.same_key("OLD"),
+        )
+    }
+
+    /// A change of key is a delete and an insert.
+    fn record_rekey(&self) -> String {
+        format!("{} {}", self.record_delete(), self.record_row(op::INSERT, "NEW"))
+    }
+
+    /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently.
+    fn record_candidates(&self, clashing: &str) -> String {
+        let key = self.table.key_columns().map(|column| format!("{ROW}.{}", Ident(&column.name)));
+        format!(
+            "{} SELECT {NOW}, {}, {}, NULL, {} FROM {} AS {ROW} WHERE ({clashing}) AND NOT ({});",
+            self.append(self.table.key.len()),
+            self.source,
+            op::CANDIDATE,
+            list(key),
+            Ident(&self.table.name),
+            self.same_key("NEW"),
+        )
+    }
+
+    fn append(&self, values: usize) -> String {
+        let columns = list((0..values).map(|n| format!("c{n}")));
+        format!("INSERT INTO ZV_JOURNAL (ms, source, op, mask, {columns})")
+    }
+
+    /// The condition that finds the written row itself, by its rowid where it has one.
+    fn this_row(&self, row: &str) -> String {
+        match self.table.rowid {
+            Some(rowid) => format!("{ROW}.{rowid} = {row}.{rowid}"),
+            None => self.same_key(row),
+        }
+    }
+
+    fn same_key(&self, row: &str) -> String {
+        let terms = self.table.key_columns().map(|c| format!("{ROW}.{0} IS {row}.{0}", Ident(&c.name)));
+        terms.collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn key_changed(&self) -> String {
+        let terms = self.table.key_columns().map(|c| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&c.name)));
+        terms.collect::<Vec<_>>().join(" OR ")
+    }
+
+    fn any_changed(&self) -> String {
+        self.columns.iter().map(|column| changed(column)).collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// Which columns changed, as an integer of one bit a column; wider tables have several, joined by commas.
+    fn mask(&self) -> String {
+        let groups = self.columns.chunks(MASK_BITS).map(|columns| {
+            let bits = columns.iter().enumerate().map(|(bit, column)| format!("(({}) << {bit})", changed(column)));
+            format!("({})", bits.collect::<Vec<_>>().join(" | "))
+        });
+        groups.collect::<Vec<_>>().join(" || ',' || ")
+    }
+
+    /// A key column's value, refused where no entity id can be made of it.
+    fn checked_key(&self, column: &Column) -> String {
+        let value = format!("{ROW}.{}", Ident(&column.name));
+        if self.table.key_is_rowid {
+            return value;
+        }
+        let allowed = match self.kind {
+            KeyKind::Text => "= 'text'",
+            KeyKind::Integer => "= 'integer'",
+            KeyKind::Parts => "IN ('text', 'integer', 'blob')",
+        };
+        let refuse = |what: &str| {
+            let name = format!("zvon: the key column {} of {} {what}", column.name, self.table.name);
+            format!("RAISE(ABORT, '{}')", name.replace('\'', "''"))
+        };
+        let class = match self.kind {
+            KeyKind::Text => "must be text",
+            KeyKind::Integer => "must be an integer",
+            KeyKind::Parts => "must be text, an integer or a blob",
+        };
+        let mut cases = format!("WHEN typeof({value}) {allowed} IS NOT 1 THEN {}", refuse(class));
+        if self.kind != KeyKind::Integer {
+            let nul = refuse("must have no NUL in it");
+            let broken = refuse("must be valid UTF-8");
+            let text = format!("typeof({value}) = 'text' AND {value} GLOB '*[^ -~]*'");
+            cases += &format!(" WHEN instr({value}, char(0)) AND typeof({value}) = 'text' THEN {nul}");
+            cases += &format!(" WHEN {text} AND ({}) THEN {broken}", broken_utf8(&value));
+        }
+        format!("CASE {cases} ELSE {value} END")
+    }
+
+    /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
+    fn clashing_row(&self) -> String {
+        let conditions = self.table.uniques.iter().filter(|unique| !unique.is_primary_key).map(|unique| {
+            let terms = unique
+                .columns
+                .iter()
+                .map(|(name, collation)| format!("{ROW}.{0} = NEW.{0} COLLATE {1}", Ident(name), Ident(collation)));
+            format!("({})", terms.collect::<Vec<_>>().join(" AND "))
+        });
+        conditions.collect::<Vec<_>>().join(" OR ")
+    }
+
+    fn unique_changed(&self) -> String {
+        let names = self.table.uniques.iter().filter(|u| !u.is_primary_key).flat_map(|u| &u.columns);
+        let terms = names.map(|(name, _)| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name)));
+        terms.collect::<Vec<_>>().join(" OR ")
+    }
+}
+
+/// Whether an update changed a column: another value, or the same under another storage class, which only columns
+/// without a text or real affinity can hold ('bob' to 'Bob' in a NOCASE column counts, 1 to 1.0 too).
+fn changed(column: &Column) -> String {
+    let name = Ident(&column.name);
+    let value = format!("OLD.{name} IS NOT NEW.{name} COLLATE BINARY");
+    match column.affinity {
+        Affinity::Text | Affinity::Real => value,
+        _ => format!("({value} OR typeof(OLD.{name}) <> typeof(NEW.{name}))"),
+    }
+}
+
+/// Whether text is not UTF-8: some character, taken apart and put together again, has other bytes.
+/// Keys of more than 65,536 characters that are not plain ASCII count as broken, as `ZV_BYTE` walks no further.
+fn broken_utf8(value: &str) -> String {
+    let at = format!("substr({value}, a.i * 256 + b.i + 1, 1)");
+    format!(
+        "length({value}) > 65536 OR EXISTS (SELECT 1 FROM ZV_BYTE AS a, ZV_BYTE AS b \
+         WHERE a.i <= length({value}) / 256 AND b.i < length({value}) - a.i * 256 \
+         AND CAST(char(unicode({at})) AS BLOB) IS NOT CAST({at} AS BLOB))"
+    )
+}

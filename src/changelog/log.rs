@@ -1,0 +1,158 @@
+//! Appending to the log and folding into the registers, within one transaction whose caches it holds.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, OptionalExtension};
+
+use super::{IdText, Names};
+use crate::db::{Metadata, bind_logged, get_metadata, set_metadata};
+use crate::error::{Error, Result};
+use crate::model::{ChangeId, Clock, Register, Registers};
+
+/// A change on its way into the log.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewChange<'a> {
+    pub(crate) id: ChangeId,
+    pub(crate) author: &'a str,
+    pub(crate) entity_type: &'a str,
+    pub(crate) entity_id: &'a str,
+    /// Made here, and so folded already; what is pulled waits for a merge.
+    pub(crate) own: bool,
+}
+
+/// What is known of an entity: its registers, and whether its table shows it.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Entity {
+    pub(crate) registers: Registers,
+    pub(crate) shown: bool,
+    dirty: bool,
+}
+
+impl Entity {
+    /// Folds one write in. Returns whether it won, and what the register held before.
+    pub(crate) fn fold(&mut self, column: u32, write: Register) -> (bool, Option<Register>) {
+        let (won, before) = self.registers.fold(column, write);
+        self.dirty |= won;
+        (won, before)
+    }
+
+    pub(crate) fn set_shown(&mut self, shown: bool) {
+        self.dirty |= self.shown != shown;
+        self.shown = shown;
+    }
+
+    pub(crate) fn replace_registers(&mut self, registers: Registers) {
+        self.registers = registers;
+        self.dirty = true;
+    }
+}
+
+/// The log during one write transaction: its names, its clock and the entities at hand are cached until [`finish`](Self::finish).
+pub(crate) struct Log<'c> {
+    pub(crate) conn: &'c Connection,
+    pub(crate) names: Names,
+    pub(crate) clock: Clock,
+    clock_before: Clock,
+    entities: HashMap<(u32, String), Entity>,
+    add_change: CachedStatement<'c>,
+    add_sequence: CachedStatement<'c>,
+    add_field: CachedStatement<'c>,
+    find_entity: CachedStatement<'c>,
+}
+
+impl<'c> Log<'c> {
+    pub(crate) fn new(conn: &'c Connection) -> Result<Self> {
+        let clock = Clock::new(get_metadata(conn, Metadata::LastId)?);
+        Ok(Self {
+            conn,
+            names: Names::default(),
+            clock,
+            clock_before: clock,
+            entities: HashMap::new(),
+            add_change: conn.prepare_cached(
+                "INSERT OR IGNORE INTO ZV_CHANGE (id, author_id, entity_type, entity_id, merged) \
+                 VALUES (?1, ?2, ?3, ?4, ?5)",
+            )?,
+            add_sequence: conn.prepare_cached("INSERT INTO ZV_SEQUENCE (change_id, own) VALUES (?1, ?2)")?,
+            add_field: conn.prepare_cached(
+                "INSERT INTO ZV_CHANGE_FIELD (change_id, field_name, field_value) VALUES (?1, ?2, ?3)",
+            )?,
+            find_entity: conn.prepare_cached(FIND_ENTITY)?,
+        })
+    }
+
+    /// The author id of this replica.
+    pub(crate) fn author(&self) -> Result<String> {
+        get_metadata(self.conn, Metadata::DatabaseUuid)?
+            .ok_or_else(|| Error::corrupt("ZV_METADATA has no database_uuid"))
+    }
+
+    /// Appends a change's head and its place in the sequence; false, and nothing done, if the log has it.
+    pub(crate) fn append(&mut self, change: NewChange<'_>) -> Result<bool> {
+        let id = IdText::new(change.id);
+        let row = (id.as_str(), change.author, change.entity_type, change.entity_id, change.own);
+        if self.add_change.execute(row)? == 0 {
+            return Ok(false);
+        }
+        self.add_sequence.execute((change.id.as_bytes(), change.own))?;
+        Ok(true)
+    }
+
+    /// Appends one field of a change; the value is the user's, and gets its logged form here.
+    pub(crate) fn append_field(&mut self, id: ChangeId, name: &str, value: ValueRef<'_>) -> Result<()> {
+        self.add_field.execute((IdText::new(id).as_str(), name, bind_logged(value)))?;
+        Ok(())
+    }
+
+    /// An entity, read on first use.
+    pub(crate) fn entity(&mut self, table_no: u32, id: &str) -> Result<&mut Entity> {
+        match self.entities.entry((table_no, id.to_owned())) {
+            Entry::Occupied(entry) => Ok(entry.into_mut()),
+            Entry::Vacant(entry) => {
+                let entity = find_entity(&mut self.find_entity, table_no, id)?.unwrap_or_default();
+                Ok(entry.insert(entity))
+            }
+        }
+    }
+
+    /// How many entities are cached: what a caller bounds its batches by.
+    pub(crate) fn cached(&self) -> usize {
+        self.entities.len()
+    }
+
+    /// Writes the entities back and forgets them.
+    pub(crate) fn flush(&mut self) -> Result<()> {
+        let mut dirty: Vec<_> = self.entities.drain().filter(|(_, entity)| entity.dirty).collect();
+        dirty.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        let sql = "INSERT OR REPLACE INTO ZV_REGISTER (table_no, entity_id, shown, registers) VALUES (?1, ?2, ?3, ?4)";
+        let mut statement = self.conn.prepare_cached(sql)?;
+        for ((table_no, id), entity) in dirty {
+            statement.execute((table_no, id, entity.shown, entity.registers.encode()))?;
+        }
+        Ok(())
+    }
+
+    /// Writes back what the transaction changed. Everything cached is lost without it.
+    pub(crate) fn finish(mut self) -> Result<()> {
+        self.flush()?;
+        match self.clock.last() {
+            Some(last) if self.clock != self.clock_before => set_metadata(self.conn, Metadata::LastId, last),
+            _ => Ok(()),
+        }
+    }
+}
+
+const FIND_ENTITY: &str = "SELECT shown, registers FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";
+
+fn find_entity(statement: &mut CachedStatement<'_>, table_no: u32, id: &str) -> Result<Option<Entity>> {
+    let row = statement.query_row((table_no, id), |row| {
+        Ok((row.get::<_, bool>(0)?, Registers::decode(row.get_ref(1)?.as_blob().unwrap_or(&[0]))))
+    });
+    match row.optional()? {
+        None => Ok(None),
+        Some((shown, Some(registers))) => Ok(Some(Entity { registers, shown, dirty: false })),
+        Some((_, None)) => Err(Error::corrupt("ZV_REGISTER holds registers that cannot be read")),
+    }
+}

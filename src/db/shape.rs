@@ -1,0 +1,262 @@
+//! The shape of a user's table as SQLite reports it. Reads the schema; judges nothing.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::Ident;
+use crate::error::Result;
+
+/// What a name in the schema is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum TableKind {
+    Table,
+    View,
+    /// A virtual table, or the shadow of one.
+    Virtual,
+}
+
+/// A column's affinity (<https://sqlite.org/datatype3.html>, section 3.1).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Affinity {
+    Text,
+    Numeric,
+    Integer,
+    Real,
+    Blob,
+}
+
+impl Affinity {
+    fn of(declared: &str) -> Self {
+        let declared = declared.to_ascii_uppercase();
+        let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
+        if has(&["INT"]) {
+            Self::Integer
+        } else if has(&["CHAR", "CLOB", "TEXT"]) {
+            Self::Text
+        } else if declared.is_empty() || has(&["BLOB"]) {
+            Self::Blob
+        } else if has(&["REAL", "FLOA", "DOUB"]) {
+            Self::Real
+        } else {
+            Self::Numeric
+        }
+    }
+}
+
+/// A column that can be written (generated ones are left out of a [`Table`]).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) declared: String,
+    pub(crate) affinity: Affinity,
+    pub(crate) not_null: bool,
+    /// The DEFAULT clause's text.
+    pub(crate) default: Option<String>,
+}
+
+/// A UNIQUE constraint or index; `columns` are those of its parts that are plain columns, with their collation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unique {
+    pub(crate) index: String,
+    pub(crate) columns: Vec<(String, String)>,
+    pub(crate) is_primary_key: bool,
+    /// Whether a part of it is an expression.
+    pub(crate) has_expression: bool,
+}
+
+/// A FOREIGN KEY: the columns here and, where named, the parent's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ForeignKey {
+    pub(crate) parent: String,
+    pub(crate) columns: Vec<String>,
+    /// Empty where the parent's primary key is meant.
+    pub(crate) parent_columns: Vec<String>,
+}
+
+/// A table as the schema has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Table {
+    pub(crate) name: String,
+    pub(crate) kind: TableKind,
+    pub(crate) columns: Vec<Column>,
+    /// The primary key's columns in the key's order, as positions in `columns`; empty where there is none.
+    pub(crate) key: Vec<usize>,
+    /// The collations of the key's columns.
+    pub(crate) key_collations: Vec<String>,
+    /// Whether the key is one column that is the rowid itself.
+    pub(crate) key_is_rowid: bool,
+    /// A name that reads the rowid; `None` in a WITHOUT ROWID table and where columns shadow all three names.
+    pub(crate) rowid: Option<&'static str>,
+    pub(crate) uniques: Vec<Unique>,
+    pub(crate) foreign_keys: Vec<ForeignKey>,
+}
+
+/// Whether two names are one to SQLite: ASCII case does not count.
+pub(crate) fn same_name(a: &str, b: &str) -> bool {
+    a.eq_ignore_ascii_case(b)
+}
+
+impl Table {
+    pub(crate) fn column(&self, name: &str) -> Option<&Column> {
+        self.columns.iter().find(|c| same_name(&c.name, name))
+    }
+
+    pub(crate) fn key_columns(&self) -> impl Iterator<Item = &Column> {
+        self.key.iter().map(|at| &self.columns[*at])
+    }
+
+    pub(crate) fn other_columns(&self) -> impl Iterator<Item = &Column> {
+        self.columns.iter().enumerate().filter(|(at, _)| !self.key.contains(at)).map(|(_, column)| column)
+    }
+
+    /// `"a" = ?1 AND "b" = ?2`, for the key's columns, parameters from `first` on.
+    pub(crate) fn key_condition(&self, first: usize) -> String {
+        let terms = self.key_columns().enumerate();
+        terms.map(|(n, c)| format!("{} = ?{}", Ident(&c.name), first + n)).collect::<Vec<_>>().join(" AND ")
+    }
+}
+
+/// The names of the user's ordinary tables.
+pub(crate) fn table_names(conn: &Connection) -> Result<Vec<String>> {
+    let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
+               AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'zv\\_%' ESCAPE '\\' ORDER BY name";
+    let mut statement = conn.prepare(sql)?;
+    let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok(names)
+}
+
+/// A table's shape, `None` if the schema has no such name.
+pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>> {
+    let sql = "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let found: Option<(String, String, bool)> =
+        conn.prepare_cached(sql)?.query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
+    let Some((name, kind, without_rowid)) = found else { return Ok(None) };
+    let kind = match kind.as_str() {
+        "table" => TableKind::Table,
+        "view" => TableKind::View,
+        _ => TableKind::Virtual,
+    };
+    let mut table = Table {
+        kind,
+        columns: Vec::new(),
+        key: Vec::new(),
+        key_collations: Vec::new(),
+        key_is_rowid: false,
+        rowid: None,
+        uniques: Vec::new(),
+        foreign_keys: read_foreign_keys(conn, &name)?,
+        name,
+    };
+    read_columns(conn, &mut table)?;
+    table.uniques = read_uniques(conn, &table.name)?;
+    let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| table.column(alias).is_none());
+    table.rowid = free.filter(|_| !without_rowid && kind == TableKind::Table);
+    match table.uniques.iter().find(|unique| unique.is_primary_key) {
+        Some(unique) => table.key_collations = unique.columns.iter().map(|(_, collation)| collation.clone()).collect(),
+        None => {
+            // Only the key that is the rowid has no index of its own.
+            table.key_is_rowid = table.key.len() == 1 && !without_rowid;
+            table.key_collations = vec!["BINARY".into(); table.key.len()];
+        }
+    }
+    Ok(Some(table))
+}
+
+fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
+    let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([&table.name])?;
+    let mut key: Vec<(i64, usize)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let (declared, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
+        if hidden != 0 {
+            continue;
+        }
+        if place > 0 {
+            key.push((place, table.columns.len()));
+        }
+        table.columns.push(Column {
+            name: row.get(0)?,
+            affinity: Affinity::of(&declared),
+            declared,
+            not_null: row.get(2)?,
+            default: row.get(3)?,
+        });
+    }
+    key.sort_unstable();
+    table.key = key.into_iter().map(|(_, at)| at).collect();
+    Ok(())
+}
+
+fn read_uniques(conn: &Connection, table: &str) -> Result<Vec<Unique>> {
+    let sql = "SELECT name, origin = 'pk' FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq";
+    let mut statement = conn.prepare_cached(sql)?;
+    let indexes: Vec<(String, bool)> =
+        statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let sql = "SELECT cid, name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut uniques = Vec::new();
+    for (index, is_primary_key) in indexes {
+        let mut unique = Unique { columns: Vec::new(), is_primary_key, has_expression: false, index };
+        let mut rows = statement.query([&unique.index])?;
+        while let Some(row) = rows.next()? {
+            match row.get::<_, Option<String>>(1)? {
+                Some(name) => unique.columns.push((name, row.get(2)?)),
+                None => unique.has_expression = true,
+            }
+        }
+        drop(rows);
+        uniques.push(unique);
+    }
+    Ok(uniques)
+}
+
+fn read_foreign_keys(conn: &Connection, table: &str) -> Result<Vec<ForeignKey>> {
+    let sql = "SELECT id, \"table\", \"from\", \"to\" FROM pragma_foreign_key_list(?1) ORDER BY id, seq";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([table])?;
+    let mut keys: Vec<(i64, ForeignKey)> = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = row.get(0)?;
+        if keys.last().is_none_or(|(last, _)| *last != id) {
+            let parent = row.get(1)?;
+            keys.push((id, ForeignKey { parent, columns: Vec::new(), parent_columns: Vec::new() }));
+        }
+        let (_, key) = keys.last_mut().expect("a key was pushed just above");
+        key.columns.push(row.get(2)?);
+        key.parent_columns.extend(row.get::<_, Option<String>>(3)?);
+    }
+    Ok(keys.into_iter().map(|(_, key)| key).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(sql: &str) -> Table {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(sql).unwrap();
+        read_table(&conn, "T").unwrap().unwrap()
+    }
+
+    #[test]
+    fn reads_keys_uniques_and_foreign_keys() {
+        let t = table(
+            "CREATE TABLE t (a TEXT, b INT NOT NULL DEFAULT 3, g AS (b + 1), c TEXT COLLATE NOCASE UNIQUE, rowid,
+             PRIMARY KEY (b, a), FOREIGN KEY (a, c) REFERENCES p (x, y), FOREIGN KEY (b) REFERENCES q)",
+        );
+        assert_eq!(t.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "rowid"]);
+        assert_eq!((t.key.as_slice(), t.rowid, t.key_is_rowid), (&[1, 0][..], Some("_rowid_"), false));
+        assert_eq!(t.uniques.len(), 2);
+        assert!(t.uniques.iter().any(|u| u.columns == [("c".into(), "NOCASE".into())] && !u.is_primary_key));
+        let parents: Vec<_> = t.foreign_keys.iter().map(|f| (f.parent.as_str(), f.parent_columns.len())).collect();
+        assert_eq!(parents, [("q", 0), ("p", 2)]);
+    }
+
+    #[test]
+    fn only_a_rowid_key_is_the_rowid() {
+        assert!(table("CREATE TABLE t (id INTEGER PRIMARY KEY, a)").key_is_rowid);
+        assert!(!table("CREATE TABLE t (id INT PRIMARY KEY, a)").key_is_rowid);
+        assert!(!table("CREATE TABLE t (id INTEGER PRIMARY KEY, a) WITHOUT ROWID").key_is_rowid);
+        assert_eq!(table("CREATE TABLE t (id TEXT PRIMARY KEY) WITHOUT ROWID").rowid, None);
+    }
+}
