@@ -20,6 +20,8 @@ pub(super) struct Speaker {
     pub(super) server: String,
     /// The bucket, as a phrase: `bucket photos`.
     pub(super) bucket: String,
+    /// What else may be wrong if the server cannot be reached.
+    pub(super) doubt: String,
     pub(super) secrets: Vec<String>,
 }
 
@@ -52,11 +54,13 @@ impl Speaker {
     }
 
     fn advice(&self, cause: &Cause) -> (ErrorKind, Option<String>) {
-        let Self { server, bucket, .. } = self;
+        let Self { server, bucket, doubt, .. } = self;
         let advice = match cause {
-            Cause::Unreachable => format!(
-                "{server} cannot be reached; check the address and the network, and that the server is running"
-            ),
+            Cause::Unreachable => {
+                format!(
+                    "{server} cannot be reached; check the address and the network, and that the server is running{doubt}"
+                )
+            }
             Cause::Silent => format!("{server} does not answer in time; check the network, or try again later"),
             Cause::Redirect => format!("{bucket} is in another region; set AWS_REGION to it"),
             Cause::Status(status, code) => return self.advice_on_status(*status, code),
@@ -69,18 +73,24 @@ impl Speaker {
         let Self { server, bucket, .. } = self;
         let advice = match (status, code) {
             (_, "RequestTimeTooSkewed") => {
-                return (ErrorKind::Clock, Some("this machine's clock differs too much from the server's: set it".into()));
+                return (
+                    ErrorKind::Clock,
+                    Some("this machine's clock differs too much from the server's: set it".into()),
+                );
             }
             (_, "SignatureDoesNotMatch") => {
                 format!("{server} says that the secret is not this key's; check AWS_SECRET_ACCESS_KEY")
             }
-            (_, "InvalidAccessKeyId" | "NotSignedUp") => format!("{server} does not know the key; check AWS_ACCESS_KEY_ID"),
+            (_, "InvalidAccessKeyId" | "NotSignedUp") => {
+                format!("{server} does not know the key; check AWS_ACCESS_KEY_ID")
+            }
             (_, "ExpiredToken" | "InvalidToken" | "TokenRefreshRequired") => {
                 "the session's token is no longer valid; get new keys and AWS_SESSION_TOKEN".into()
             }
             (_, "AuthorizationHeaderMalformed" | "PermanentRedirect" | "IllegalLocationConstraintException")
             | (301 | 307, _) => format!("{bucket} is in another region; set AWS_REGION to it"),
             (_, "NoSuchBucket") => format!("there is no {bucket} at {server}; create it, or correct the URL"),
+            (_, "InvalidBucketName") => format!("{server} takes no such name for a bucket; correct the URL"),
             (401 | 403, _) => format!(
                 "{server} refuses access; check the keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY), and that they \
                  may list, read and write in {bucket}"
@@ -174,6 +184,7 @@ mod tests {
         Speaker {
             server: "host:9000".into(),
             bucket: "bucket b".into(),
+            doubt: String::new(),
             secrets: vec!["hunter2hunter2".into(), "b".into(), String::new()],
         }
     }
@@ -211,7 +222,8 @@ mod tests {
 
     #[test]
     fn neither_a_secret_nor_a_control_character_passes() {
-        let body = format!("<Error><Code>X</Code><Message>hunter2hunter2 \u{1b}[31m{}</Message></Error>", "x".repeat(9999));
+        let body =
+            format!("<Error><Code>X</Code><Message>hunter2hunter2 \u{1b}[31m{}</Message></Error>", "x".repeat(9999));
         let error = speaker().explain("get hunter2hunter2", &generic(&format!("status code: 400 Bad: {body}")));
         let source = error.source().unwrap().to_string();
         let all = format!("{error} {error:?} {source}");

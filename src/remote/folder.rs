@@ -33,9 +33,8 @@ impl Folder {
         fs::create_dir_all(path).map_err(|e| cannot("use", path, e))?;
         // One place has one name, by whatever links it was reached.
         let root = fs::canonicalize(path).map_err(|e| cannot("use", path, e))?;
-        let store = LocalFileSystem::new_with_prefix(&root)
-            .map_err(|e| cannot("use", path, io_error(e)))?
-            .with_fsync(true);
+        let store =
+            LocalFileSystem::new_with_prefix(&root).map_err(|e| cannot("use", path, io_error(e)))?.with_fsync(true);
         Ok(Self { root, store, counters })
     }
 
@@ -196,7 +195,9 @@ fn io_error(error: object_store::Error) -> io::Error {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
     while let Some(inner) = cause {
         if let Some(io) = inner.downcast_ref::<io::Error>() {
-            return io.raw_os_error().map_or_else(|| io::Error::new(io.kind(), io.to_string()), io::Error::from_raw_os_error);
+            return io
+                .raw_os_error()
+                .map_or_else(|| io::Error::new(io.kind(), io.to_string()), io::Error::from_raw_os_error);
         }
         cause = inner.source();
     }

@@ -40,6 +40,16 @@ impl Bucket {
         }
     }
 
+    /// A dot alone is a weak sign of a server: buckets have dots too.
+    pub(super) fn doubt(&self) -> String {
+        match &self.named {
+            Some(named) if !named.contains([':', '[']) && named != "localhost" => {
+                format!(" (if {named} is a bucket, set AWS_ENDPOINT_URL to its server)")
+            }
+            _ => String::new(),
+        }
+    }
+
     /// The server as a reader of an error wants to see it.
     pub(super) fn server(&self) -> String {
         self.endpoint.as_ref().map_or_else(|| "AWS".to_owned(), |endpoint| endpoint.authority().to_owned())
@@ -91,7 +101,8 @@ fn unsupported(scheme: &str) -> Error {
     Error::usage(format!("{scheme}:// remotes are not supported in this build: {SUPPORTED}{hint}"))
 }
 
-const SUPPORTED: &str = "give a folder's path, file:///path, s3://bucket/path, s3://host:port/bucket/path or memory://name";
+const SUPPORTED: &str =
+    "give a folder's path, file:///path, s3://bucket/path, s3://host:port/bucket/path or memory://name";
 
 /// An `@` means a password more often than not, and a URL is remembered and shown: nothing of it is repeated here.
 fn refuse_credentials(rest: &str) -> Result<()> {
@@ -149,7 +160,10 @@ fn s3(rest: &str, setting: Option<(&str, &str)>) -> Result<Location> {
         Some(set) if names_same_server(&url, set) => within_server(&url, set.clone())?,
         Some(_) if url.port().is_some() => {
             let key = setting.map_or("AWS_ENDPOINT_URL", |(key, _)| key);
-            return Err(Error::usage(format!("the URL names the server {}, and {key} another: unset one", url.authority())));
+            return Err(Error::usage(format!(
+                "the URL names the server {}, and {key} another: unset one",
+                url.authority()
+            )));
         }
         Some(_) => Bucket { endpoint: set, named: None, name: bucket_name(host)?, base: base(url.path())? },
         None if is_server(&url) => {

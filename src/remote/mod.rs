@@ -184,5 +184,5 @@ impl fmt::Debug for Remote {
 
 /// Explains the failures of a store of which no more is known than its name.
 fn anonymous(url: &str) -> Speaker {
-    Speaker { server: url.to_owned(), bucket: "the bucket".to_owned(), secrets: Vec::new() }
+    Speaker { server: url.to_owned(), bucket: "the bucket".to_owned(), doubt: String::new(), secrets: Vec::new() }
 }

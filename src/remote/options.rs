@@ -106,7 +106,9 @@ impl RemoteOptions {
 
     /// The endpoint that the settings name, the one for S3 alone before the general one, and the setting that names it.
     pub(super) fn endpoint(&self) -> Option<(&'static str, &str)> {
-        ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"].into_iter().find_map(|key| Some((key, self.get(key)?)))
+        ["AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT"]
+            .into_iter()
+            .find_map(|key| Some((key, self.get(key)?)))
     }
 
     /// Whether a setting is set to one of the words for yes.

@@ -64,6 +64,7 @@ pub(super) fn speaker(bucket: &Bucket, options: &RemoteOptions) -> Speaker {
     Speaker {
         server: bucket.server(),
         bucket: format!("bucket {}", bucket.name),
+        doubt: bucket.doubt(),
         secrets: SECRET.iter().filter_map(|key| options.get(key)).map(str::to_owned).collect(),
     }
 }
@@ -109,7 +110,9 @@ fn check_credentials(bucket: &Bucket, options: &RemoteOptions) -> Result<()> {
 fn check_spelling(options: &RemoteOptions) -> Result<()> {
     for name in ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
         if options.get(name).is_some_and(|value| !value.bytes().all(|b| b.is_ascii_graphic())) {
-            return Err(Error::usage(format!("{name} holds a blank, a line break or another character that no key has")));
+            return Err(Error::usage(format!(
+                "{name} holds a blank, a line break or another character that no key has"
+            )));
         }
     }
     Ok(())

@@ -152,7 +152,9 @@ fn is_gone(error: &object_store::Error) -> bool {
     matches!(error, object_store::Error::NotFound { .. }) && !is_bucket_missing(error)
 }
 
+/// Some servers list no tags; the time of the last write then stands in.
 fn properties(meta: &ObjectMeta) -> Properties {
     let modified_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0);
-    Properties { size: meta.size, etag: meta.e_tag.clone(), modified_ms }
+    let etag = meta.e_tag.clone().or_else(|| Some(format!("{modified_ms}ms")));
+    Properties { size: meta.size, etag, modified_ms }
 }

@@ -74,7 +74,8 @@ mod tests {
     use super::*;
 
     fn page(keys: &[&str]) -> String {
-        let entries: String = keys.iter().map(|k| format!("<Contents><Key>{k}</Key><Size>1</Size></Contents>")).collect();
+        let entries: String =
+            keys.iter().map(|k| format!("<Contents><Key>{k}</Key><Size>1</Size></Contents>")).collect();
         format!("<ListBucketResult>{entries}<IsTruncated>false</IsTruncated></ListBucketResult>")
     }
 

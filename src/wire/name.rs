@@ -149,7 +149,8 @@ mod tests {
 
     #[test]
     fn a_change_under_a_wrong_id_is_refused() {
-        for stem in ["1", "hello_world", "019A9F3C-0C00-7000-8000-3F6C2A1B4D5E", "019a9f3c-0c00-4000-8000-3f6c2a1b4d5e"] {
+        for stem in ["1", "hello_world", "019A9F3C-0C00-7000-8000-3F6C2A1B4D5E", "019a9f3c-0c00-4000-8000-3f6c2a1b4d5e"]
+        {
             let name = format!("changes/{stem}.msgpack");
             assert_eq!(ParsedName::parse(&name), ParsedName::Refused(name.clone()));
         }
