@@ -122,15 +122,13 @@ CREATE TABLE ZV_BYTE (i INTEGER PRIMARY KEY);
 INSERT INTO ZV_BYTE (i)
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 255) SELECT i FROM n;
 
--- The remotes that this replica has met: how far the log has been pushed there, and the count and digest of the changes
--- that the last sync left there: a listing that says the same needs no closer look.
+-- The remotes that this replica has met, and how far the log has been pushed there.
 CREATE TABLE ZV_REMOTE (
 	no INTEGER PRIMARY KEY,
 	url TEXT NOT NULL UNIQUE,
 	pushed_seq INTEGER NOT NULL DEFAULT 0,
 	layout TEXT NOT NULL DEFAULT '',
-	last_sync_ms INTEGER NOT NULL DEFAULT 0,
-	listed TEXT NOT NULL DEFAULT ''
+	last_sync_ms INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE ZV_IDENTITY (
 	identity BLOB NOT NULL,

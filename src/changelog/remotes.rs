@@ -15,8 +15,6 @@ pub(crate) struct RemoteRow {
     pub(crate) pushed_seq: i64,
     pub(crate) layout: String,
     pub(crate) last_sync_ms: u64,
-    /// Count and digest of the changes that the last sync left there.
-    pub(crate) listed: String,
 }
 
 /// The row of a remote, made on first meeting.
@@ -28,7 +26,7 @@ pub(crate) fn remember_remote(conn: &Connection, url: &str) -> Result<RemoteRow>
 
 /// Every remote that the replica has met.
 pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
-    let sql = "SELECT no, url, pushed_seq, layout, last_sync_ms, listed FROM ZV_REMOTE ORDER BY no";
+    let sql = "SELECT no, url, pushed_seq, layout, last_sync_ms FROM ZV_REMOTE ORDER BY no";
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| {
         Ok(RemoteRow {
@@ -37,7 +35,6 @@ pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
             pushed_seq: row.get(2)?,
             layout: row.get(3)?,
             last_sync_ms: row.get(4)?,
-            listed: row.get(5)?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -51,9 +48,9 @@ pub(crate) fn set_pushed(conn: &Connection, remote: i64, seq: i64) -> Result<()>
 }
 
 /// Records the end of a sync.
-pub(crate) fn set_synced(conn: &Connection, remote: i64, now_ms: u64, layout: &str, listed: &str) -> Result<()> {
-    let sql = "UPDATE ZV_REMOTE SET last_sync_ms = ?2, layout = ?3, listed = ?4 WHERE no = ?1";
-    conn.prepare_cached(sql)?.execute((remote, now_ms, layout, listed))?;
+pub(crate) fn set_synced(conn: &Connection, remote: i64, now_ms: u64, layout: &str) -> Result<()> {
+    let sql = "UPDATE ZV_REMOTE SET last_sync_ms = ?2, layout = ?3 WHERE no = ?1";
+    conn.prepare_cached(sql)?.execute((remote, now_ms, layout))?;
     Ok(())
 }
 

@@ -13,4 +13,4 @@ pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, immediate, is_replica, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, Unique, read_table, same_name, table_names};
-pub(crate) use value::{bind_logged, bind_value, read_value};
+pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

@@ -73,7 +73,7 @@ impl Store {
         while let Some(meta) = entries.try_next().await? {
             let name = self.relative(&meta).map_or(ParsedName::Stranger, ParsedName::parse);
             listing.add(name, || properties(&meta));
-            if may_stop && listing.strangers > CROWD && listing.strangers > listing.objects.len() {
+            if may_stop && listing.strangers > CROWD && listing.strangers > listing.known() {
                 return Ok(Completeness::Crowded);
             }
         }
