@@ -1,1 +1,5 @@
 //! (in the making)
+
+mod guard;
+
+pub(crate) use guard::check_definition;
