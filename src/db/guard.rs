@@ -137,7 +137,7 @@ struct Scratch {
 impl Scratch {
     fn open(table: &str) -> Result<Self, Refusal> {
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let mut db = Connection::open_in_memory_with_flags(flags)?;
+        let db = Connection::open_in_memory_with_flags(flags)?;
         for (limit, value) in LIMITS {
             db.set_limit(limit, value)?;
         }
