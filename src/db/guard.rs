@@ -65,7 +65,7 @@ enum Refusal {
     Write { source: Fault },
     #[error("it has a column of a reserved name")]
     ReservedColumn,
-    #[error("it has no column {column:?}, which is part of its key")]
+    #[error("it has no column {column}, which is part of its key")]
     NoKeyColumn { column: String },
     #[error("the scratch database failed")]
     Scratch(#[from] rusqlite::Error),
@@ -76,14 +76,15 @@ enum Refusal {
 enum Fault {
     #[error("it wants to {0}, which no definition may")]
     Denied(String),
-    #[error("SQLite does not accept it")]
-    Sql(#[source] rusqlite::Error),
+    #[error("SQLite does not accept it: {0}")]
+    Sql(String),
 }
 
 /// Refuses a definition unless its statements create the table it names, indexes on that table, and nothing else, from harmless parts.
 pub(crate) fn check_definition(definition: &TableDefinition) -> Result<(), Error> {
     judge(definition).map_err(|refusal| {
-        Error::schema(format!("the remote's definition of table {:?} is refused", definition.table)).caused_by(refusal)
+        Error::schema(format!("the remote's definition of table {} is refused", shown(&definition.table)))
+            .caused_by(refusal)
     })
 }
 
@@ -119,7 +120,7 @@ fn check_columns(definition: &TableDefinition, columns: &[Column]) -> Result<(),
         return Err(Refusal::ReservedColumn);
     }
     let missing = definition.key.iter().find(|column| !has(column));
-    missing.map_or(Ok(()), |column| Err(Refusal::NoKeyColumn { column: column.clone() }))
+    missing.map_or(Ok(()), |column| Err(Refusal::NoKeyColumn { column: shown(column) }))
 }
 
 struct Column {
@@ -206,7 +207,7 @@ impl Scratch {
         self.db.authorizer(NO_AUTHORIZER)?;
         Ok(match denied.try_iter().next() {
             Some(wish) => Err(Fault::Denied(wish)),
-            None => done.map_err(Fault::Sql),
+            None => done.map_err(|error| Fault::Sql(complaint(&error))),
         })
     }
 }
@@ -258,13 +259,27 @@ fn is_catalogue(table: &str) -> bool {
 /// What a denied action would have done, without quoting more than names.
 fn wish(action: &AuthAction<'_>) -> String {
     match action {
-        AuthAction::Function { function_name } => format!("call {function_name:?}"),
+        AuthAction::Function { function_name } => format!("call {}", shown(function_name)),
         AuthAction::Select => "read from a query".to_owned(),
-        AuthAction::CreateTable { table_name } => format!("create table {table_name:?}"),
-        AuthAction::CreateIndex { table_name, .. } => format!("create an index on {table_name:?}"),
-        AuthAction::Read { table_name, .. } => format!("read {table_name:?}"),
+        AuthAction::CreateTable { table_name } => format!("create table {}", shown(table_name)),
+        AuthAction::CreateIndex { table_name, .. } => format!("create an index on {}", shown(table_name)),
+        AuthAction::Read { table_name, .. } => format!("read {}", shown(table_name)),
         _ => "do something other than create its table and indexes".to_owned(),
     }
+}
+
+/// A stranger's name as an error may show it: in quotes, short, and nothing in it that a terminal obeys.
+fn shown(name: &str) -> String {
+    format!("{:?}", name.chars().take(64).collect::<String>())
+}
+
+/// SQLite's own words alone: rusqlite would quote the whole statement.
+fn complaint(error: &rusqlite::Error) -> String {
+    let words = match error {
+        rusqlite::Error::SqlInputError { msg, .. } | rusqlite::Error::SqliteFailure(_, Some(msg)) => msg.clone(),
+        other => other.to_string(),
+    };
+    words.chars().take(200).flat_map(char::escape_debug).collect()
 }
 
 #[cfg(test)]
