@@ -135,6 +135,9 @@ fn read<T: DeserializeOwned>(bytes: &[u8], limit: usize, part: &'static str) -> 
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+    use std::path::Path;
+
     use super::*;
     use proptest::prelude::*;
     use serde_json::json;
@@ -148,6 +151,38 @@ mod tests {
             enforce_fk: true,
             version: 0,
         }
+    }
+
+    /// The one golden object below a folder of format 1: its name and its bytes.
+    fn golden(folder: &str) -> (String, Vec<u8>) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/golden/v1").join(folder);
+        let entry = fs::read_dir(folder).unwrap().next().unwrap().unwrap();
+        (entry.file_name().into_string().unwrap(), fs::read(entry.path()).unwrap())
+    }
+
+    #[test]
+    fn what_is_written_is_the_golden_bytes() {
+        let (name, bytes) = golden("identity");
+        assert_eq!(RemoteIdentity::new(name).encode(), bytes);
+        let (_, bytes) = golden("layout");
+        assert_eq!(Layout::Files.encode(), bytes);
+        let (name, bytes) = golden("schemas");
+        let album = TableDefinition {
+            table: "album".into(),
+            statements: vec![
+                "CREATE TABLE album (id INTEGER PRIMARY KEY, title TEXT NOT NULL, artist_id INTEGER REFERENCES artist)"
+                    .into(),
+                "CREATE INDEX album_artist ON album (artist_id)".into(),
+            ],
+            identity: Identity::Generated,
+            key: vec!["id".into()],
+            enforce_fk: true,
+            version: 0,
+        };
+        assert_eq!(album.encode(), bytes);
+        assert_eq!(TableDefinition::decode(&bytes), Ok(album.clone()));
+        let hash: String = album.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(name, format!("{hash}.msgpack"));
     }
 
     fn pack(value: serde_json::Value) -> Vec<u8> {

@@ -148,6 +148,15 @@ fn the_golden_files_read_as_their_changes() {
     }
 }
 
+#[test]
+fn the_bad_files_among_the_golden_ones_are_refused() {
+    let reasons = [BadFile::Truncated, BadFile::WrongId, BadFile::TrailingBytes, BadFile::ReservedTable];
+    for (n, reason) in (0xF0..).zip(reasons) {
+        let id = golden_id(n).parse().unwrap();
+        assert_eq!(decode_change(id, &fs::read(path(id)).unwrap()), Err(reason), "{id}");
+    }
+}
+
 /// Run by hand when files are added. A file that is there already is never written again: it is what the format was.
 #[test]
 #[ignore = "writes golden files that are new"]
