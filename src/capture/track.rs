@@ -49,6 +49,27 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     Ok(TrackedNow { tracked, found })
 }
 
+/// The tables of a call, each once, parents before the children that refer to them; circles keep the order of the call.
+pub(crate) fn parents_first(conn: &Connection, names: Vec<String>) -> Result<Vec<String>> {
+    let mut waiting: Vec<(String, Vec<String>)> = Vec::new();
+    for name in names {
+        if !waiting.iter().any(|(known, _)| same_name(known, &name)) {
+            let table = read_table(conn, &name)?;
+            let keys = table.map(|table| table.foreign_keys).unwrap_or_default();
+            let parents = keys.into_iter().map(|key| key.parent).filter(|parent| !same_name(parent, &name)).collect();
+            waiting.push((name, parents));
+        }
+    }
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let free = waiting.iter().position(|(_, parents)| {
+            !parents.iter().any(|parent| waiting.iter().any(|(name, _)| same_name(name, parent)))
+        });
+        ordered.push(waiting.remove(free.unwrap_or(0)).0);
+    }
+    Ok(ordered)
+}
+
 fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
     for name in excluded {
         if !table.other_columns().any(|column| same_name(&column.name, name)) {

@@ -17,10 +17,10 @@ pub(crate) use names::{Names, lower};
 pub(crate) use read::{IdText, LoggedField, LoggedHead, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
 
+pub(crate) use redate::redate;
 pub(crate) use remotes::{
     Definition, Kept, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities, list_remotes,
     newest_definition, refused_files, remember_definition, remember_identity, remember_refused, remember_remote,
     set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
-pub(crate) use redate::redate;

@@ -41,7 +41,8 @@ pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId) -> Resul
 
 /// The ids after a bound, in order: own ones, and those from elsewhere.
 fn after(conn: &Connection, bound: ChangeId) -> Result<(Vec<ChangeId>, Vec<ChangeId>)> {
-    let mut statement = conn.prepare("SELECT change_id, own FROM ZV_SEQUENCE WHERE change_id > ?1 ORDER BY change_id")?;
+    let mut statement =
+        conn.prepare("SELECT change_id, own FROM ZV_SEQUENCE WHERE change_id > ?1 ORDER BY change_id")?;
     let mut rows = statement.query([bound.as_bytes()])?;
     let (mut own, mut foreign) = (Vec::new(), Vec::new());
     while let Some(row) = rows.next()? {
@@ -59,7 +60,8 @@ fn greatest_up_to(conn: &Connection, bound: ChangeId) -> Result<Option<ChangeId>
 
 fn rename(conn: &Connection, old: ChangeId, new: ChangeId) -> Result<()> {
     let (old_text, new_text) = (IdText::new(old), IdText::new(new));
-    for sql in ["UPDATE ZV_CHANGE SET id = ?2 WHERE id = ?1", "UPDATE ZV_CHANGE_FIELD SET change_id = ?2 WHERE change_id = ?1"]
+    for sql in
+        ["UPDATE ZV_CHANGE SET id = ?2 WHERE id = ?1", "UPDATE ZV_CHANGE_FIELD SET change_id = ?2 WHERE change_id = ?1"]
     {
         conn.prepare_cached(sql)?.execute((old_text.as_str(), new_text.as_str()))?;
     }

@@ -157,7 +157,8 @@ pub(crate) struct Kept {
 
 /// The changes that stay here.
 pub(crate) fn kept(conn: &Connection) -> Result<Vec<Kept>> {
-    let mut statement = conn.prepare_cached("SELECT change_id, seq, table_no, bytes FROM ZV_KEPT ORDER BY change_id")?;
+    let mut statement =
+        conn.prepare_cached("SELECT change_id, seq, table_no, bytes FROM ZV_KEPT ORDER BY change_id")?;
     let mut rows = statement.query([])?;
     let mut found = Vec::new();
     while let Some(row) = rows.next()? {

@@ -7,7 +7,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
 use super::tables::{MergeTable, Tables};
-use crate::changelog::{LoggedField, Log, hold, read_fields, release};
+use crate::changelog::{Log, LoggedField, hold, read_fields, release};
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Registers, Value};
@@ -127,7 +127,10 @@ impl<'a, 'c> Applier<'a, 'c> {
         let registers = if shown { Registers::default() } else { entity.registers.clone() };
         let table = self.table(key.0)?;
         let Some(row_key) = table.key(&key.1) else {
-            return Ok(Some(Reason::new("key", format!("the key does not fit the key columns of {}", table.shape.name))));
+            return Ok(Some(Reason::new(
+                "key",
+                format!("the key does not fit the key columns of {}", table.shape.name),
+            )));
         };
         let written = if shown {
             let columns = table.columns.iter().enumerate();
@@ -154,7 +157,9 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     pub(super) fn table(&self, no: u32) -> Result<&'a MergeTable> {
-        self.tables.get(no).ok_or_else(|| Error::corrupt(format!("a row of table {no} is planned, which is not tracked")))
+        self.tables
+            .get(no)
+            .ok_or_else(|| Error::corrupt(format!("a row of table {no} is planned, which is not tracked")))
     }
 }
 

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::tables::{FieldKind, Tables};
-use crate::changelog::{
-    ConflictRow, IdText, LoggedField, LoggedHead, Log, read_fields, read_head, record_conflict,
-};
+use crate::changelog::{ConflictRow, IdText, Log, LoggedField, LoggedHead, read_fields, read_head, record_conflict};
 use crate::db::{Metadata, get_metadata, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Register, Value};

@@ -91,7 +91,11 @@ fn orphaned<'r, 't>(
 }
 
 fn aliased_key(table: &MergeTable, alias: &str) -> String {
-    all(table.shape.key_columns().enumerate().map(|(n, column)| format!("{alias}.{} = ?{}", Ident(&column.name), n + 1)))
+    all(table
+        .shape
+        .key_columns()
+        .enumerate()
+        .map(|(n, column)| format!("{alias}.{} = ?{}", Ident(&column.name), n + 1)))
 }
 
 /// The comparison that SQLite makes for a foreign key: with the parent's affinity and collation, so it stands left.
@@ -136,7 +140,12 @@ fn refers_to_key(reference: &Reference<'_>) -> bool {
 }
 
 /// The rows that refer to a row which is about to be taken out.
-fn children_of(conn: &Connection, references: &[Reference<'_>], parent: &MergeTable, key: &Key) -> Result<Vec<Key>, Stop> {
+fn children_of(
+    conn: &Connection,
+    references: &[Reference<'_>],
+    parent: &MergeTable,
+    key: &Key,
+) -> Result<Vec<Key>, Stop> {
     let Some(row_key) = parent.key(&key.1) else { return Ok(Vec::new()) };
     let mut found = Vec::new();
     for reference in references.iter().filter(|reference| reference.parent.no() == parent.no()) {

@@ -17,7 +17,8 @@ pub(super) fn take_changes(conn: &Connection, tables: &Tables, limit: usize) -> 
     }
     ids.sort_unstable();
     for id in &ids {
-        conn.prepare_cached("DELETE FROM ZV_PENDING WHERE change_id = ?1 AND column_no IS NULL")?.execute([id.as_bytes()])?;
+        conn.prepare_cached("DELETE FROM ZV_PENDING WHERE change_id = ?1 AND column_no IS NULL")?
+            .execute([id.as_bytes()])?;
     }
     Ok(ids)
 }

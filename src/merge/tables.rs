@@ -50,7 +50,11 @@ impl MergeTable {
         for name in &tracked.source.columns {
             if let Some(column) = shape.column(name) {
                 let no = log.names.number(log.conn, name)?;
-                columns.push(MergeColumn { no, name: column.name.clone(), default: constant_default(log.conn, column)? });
+                columns.push(MergeColumn {
+                    no,
+                    name: column.name.clone(),
+                    default: constant_default(log.conn, column)?,
+                });
             }
         }
         let names: Vec<&str> =
@@ -102,7 +106,8 @@ impl MergeTable {
 
     /// `UPDATE` of some columns: their values come first, then the key.
     pub(super) fn update_sql(&self, columns: &[(usize, &Value)]) -> String {
-        let sets = columns.iter().enumerate().map(|(n, (at, _))| format!("{} = ?{}", Ident(&self.columns[*at].name), n + 1));
+        let sets =
+            columns.iter().enumerate().map(|(n, (at, _))| format!("{} = ?{}", Ident(&self.columns[*at].name), n + 1));
         let condition = self.shape.key_condition(columns.len() + 1);
         format!("UPDATE {} SET {} WHERE {condition}", Ident(&self.shape.name), list(sets))
     }

@@ -1,6 +1,7 @@
 //! Sync: the order of the steps. Each step is plan (pure), do (I/O), record (one transaction), and safe to repeat.
 
 mod clocks;
+mod clone;
 mod definitions;
 mod full;
 mod join;
@@ -8,6 +9,7 @@ mod plan;
 mod pull;
 mod push;
 mod session;
+mod verify_remote;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,8 +26,13 @@ use crate::model::{ChangeId, Clock};
 use crate::remote::{Listing, Remote};
 use crate::report::{OversizeChange, Phase, RejectedFile, RequestCounts, SyncReport};
 use crate::wire::{Layout, ObjectName, RemoteIdentity};
+pub(crate) use clone::{check_clonable, create_tables};
+pub(crate) use definitions::{define, differences};
 use plan::{Known, Plan};
+pub(crate) use push::oversize;
 pub(crate) use session::Session;
+pub use session::Settings;
+pub(crate) use verify_remote::verify_remote;
 
 /// How a replica with rows of its own joins a remote that it is not related to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -190,9 +197,8 @@ async fn check_identities(session: &Session, remote: &Remote, identities: &[Chan
     for id in identities.iter().filter(|id| !known.contains(id)) {
         let name = ObjectName::Identity(*id);
         let crate::remote::Fetched::Bytes(bytes) = remote.get(&name, IDENTITY_LIMIT).await? else { continue };
-        RemoteIdentity::decode(&bytes).map_err(|bad| {
-            Error::new(ErrorKind::Remote, format!("{}: {name}: {bad}", remote.url())).caused_by(bad)
-        })?;
+        RemoteIdentity::decode(&bytes)
+            .map_err(|bad| Error::new(ErrorKind::Remote, format!("{}: {name}: {bad}", remote.url())).caused_by(bad))?;
     }
     Ok(())
 }
@@ -322,12 +328,7 @@ async fn read_layout(remote: &Remote, listing: &Listing) -> Result<Option<Layout
 }
 
 /// Records the end, and counts what the user should know.
-async fn finish(
-    session: &Session,
-    row: &RemoteRow,
-    layout: String,
-    report: &mut SyncReport,
-) -> Result<()> {
+async fn finish(session: &Session, row: &RemoteRow, layout: String, report: &mut SyncReport) -> Result<()> {
     let (no, now_ms) = (row.no, session.world.now_ms());
     let (held, rejected, waiting) = session
         .run(move |conn| {

@@ -55,7 +55,8 @@ pub(super) async fn pull(
     let progress = session.reporter(Phase::Pull);
     let mut outcome = Outcome::default();
     let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(2);
-    let fetching = tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));
+    let fetching =
+        tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));
     let _abort = AbortOnDrop(fetching.abort_handle());
     let mut done = 0;
     while let Some(batch) = batches.recv().await {
@@ -253,7 +254,7 @@ fn still_there(listing: &Listing, name: &str) -> bool {
 }
 
 /// Reads who made the changes that have to wait, so that the user hears whose clock is wrong.
-async fn read_authors(
+pub(super) async fn read_authors(
     remote: &Remote,
     mut waiting: Vec<(ChangeId, String)>,
     limit: u64,
