@@ -14,6 +14,8 @@ pub(crate) struct RemoteRow {
     /// Everything of the sequence up to here was on the remote after the last push.
     pub(crate) pushed_seq: i64,
     pub(crate) layout: String,
+    /// The object that says so.
+    pub(crate) layout_id: String,
     pub(crate) last_sync_ms: u64,
 }
 
@@ -26,7 +28,7 @@ pub(crate) fn remember_remote(conn: &Connection, url: &str) -> Result<RemoteRow>
 
 /// Every remote that the replica has met.
 pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
-    let sql = "SELECT no, url, pushed_seq, layout, last_sync_ms FROM ZV_REMOTE ORDER BY no";
+    let sql = "SELECT no, url, pushed_seq, layout, layout_id, last_sync_ms FROM ZV_REMOTE ORDER BY no";
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map([], |row| {
         Ok(RemoteRow {
@@ -34,7 +36,8 @@ pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
             url: row.get(1)?,
             pushed_seq: row.get(2)?,
             layout: row.get(3)?,
-            last_sync_ms: row.get(4)?,
+            layout_id: row.get(4)?,
+            last_sync_ms: row.get(5)?,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
@@ -47,10 +50,17 @@ pub(crate) fn set_pushed(conn: &Connection, remote: i64, seq: i64) -> Result<()>
     Ok(())
 }
 
+/// A remote's layout, and the object that says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct LayoutRow {
+    pub(crate) layout: String,
+    pub(crate) id: String,
+}
+
 /// Records the end of a sync.
-pub(crate) fn set_synced(conn: &Connection, remote: i64, now_ms: u64, layout: &str) -> Result<()> {
-    let sql = "UPDATE ZV_REMOTE SET last_sync_ms = ?2, layout = ?3 WHERE no = ?1";
-    conn.prepare_cached(sql)?.execute((remote, now_ms, layout))?;
+pub(crate) fn set_synced(conn: &Connection, remote: i64, now_ms: u64, layout: &LayoutRow) -> Result<()> {
+    let sql = "UPDATE ZV_REMOTE SET last_sync_ms = ?2, layout = ?3, layout_id = ?4 WHERE no = ?1";
+    conn.prepare_cached(sql)?.execute((remote, now_ms, &layout.layout, &layout.id))?;
     Ok(())
 }
 

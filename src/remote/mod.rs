@@ -32,7 +32,7 @@ use location::{Bucket, Location};
 use store::Store;
 use traffic::Counters;
 
-pub(crate) use listing::{Listed, ListedChange, Listing, RefusedName};
+pub(crate) use listing::{ListedChange, Listing};
 pub use options::RemoteOptions;
 pub use traffic::Traffic;
 

@@ -16,15 +16,15 @@ use std::time::Duration;
 
 use crate::capture::{renew, seal, seal_within};
 use crate::changelog::{
-    Log, RefusedFile, RemoteRow, count_held, forget_refused, kept, known_identities, redate, refused_files,
-    remember_identity, remember_refused, remember_remote, retire_backfills, set_synced, set_waiting,
+    LayoutRow, Log, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
+    remember_identity, remember_remote, retire_backfills, set_synced, waiting,
 };
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::model::{ChangeId, Clock};
-use crate::remote::{Listing, Remote};
-use crate::report::{OversizeChange, Phase, RejectedFile, RequestCounts, SyncReport};
+use crate::remote::{Fetched, Listing, Remote};
+use crate::report::{OversizeChange, Phase, RequestCounts, SyncReport};
 use crate::wire::{Layout, ObjectName, RemoteIdentity};
 pub(crate) use clone::{check_clonable, create_tables};
 pub(crate) use definitions::{define, differences};
@@ -196,7 +196,7 @@ async fn check_identities(session: &Session, remote: &Remote, identities: &[Chan
     let known = session.run(|conn| known_identities(conn, None)).await?;
     for id in identities.iter().filter(|id| !known.contains(id)) {
         let name = ObjectName::Identity(*id);
-        let crate::remote::Fetched::Bytes(bytes) = remote.get(&name, IDENTITY_LIMIT).await? else { continue };
+        let Fetched::Bytes(bytes) = remote.get(&name, IDENTITY_LIMIT).await? else { continue };
         RemoteIdentity::decode(&bytes)
             .map_err(|bad| Error::new(ErrorKind::Remote, format!("{}: {name}: {bad}", remote.url())).caused_by(bad))?;
     }
@@ -253,7 +253,7 @@ async fn known_files(session: &Session, row: &RemoteRow, forget: bool) -> Result
         .run(move |conn| {
             let refused = if forget { Vec::new() } else { refused_files(conn, no)? };
             let now_ms = world.now_ms();
-            Ok(Known::new(refused, crate::changelog::waiting(conn, no)?, now_ms, drift))
+            Ok(Known::new(refused, waiting(conn, no)?, now_ms, drift))
         })
         .await
 }
@@ -282,7 +282,7 @@ async fn announce(
     listing: &Listing,
     meeting: &Meeting,
     options: &SyncOptions,
-) -> Result<String> {
+) -> Result<LayoutRow> {
     if meeting.identities.is_empty() {
         let no = row.no;
         // A remote that was emptied gets back the name by which its replicas know it.
@@ -292,23 +292,47 @@ async fn announce(
         session.run(move |conn| remember_identity(conn, no, identity)).await?;
         remote.put(&ObjectName::Identity(identity), body.into()).await?;
     }
-    let recorded = read_layout(remote, listing).await?;
+    settle_layout(session, remote, row, listing, options).await
+}
+
+/// The layout that the remote records; the first sync, or an explicit wish, records it there.
+async fn settle_layout(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    options: &SyncOptions,
+) -> Result<LayoutRow> {
+    let newest = newest_layout(listing);
+    let recorded = match newest {
+        Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
+        Some(id) => read_layout(remote, id).await?,
+        None => None,
+    };
     let wanted = match options.layout {
         Some(RemoteLayout::Files) => Some(Layout::Files),
         Some(RemoteLayout::Packs) => Some(Layout::Packs),
+        None if recorded.is_none() => Some(Layout::Packs),
         None => None,
     };
-    let layout = wanted.or(recorded).unwrap_or(Layout::Packs);
-    if recorded != Some(layout) {
-        let newest = newest_layout(listing);
-        let mut clock = Clock::new(newest);
-        let name = ObjectName::Layout(clock.next(session.world.now_ms(), session.world.random()));
-        remote.put(&name, layout.encode().into()).await?;
+    match wanted.filter(|wanted| recorded.as_deref() != Some(layout_text(*wanted))) {
+        Some(wanted) => {
+            let id = Clock::new(newest).next(session.world.now_ms(), session.world.random());
+            remote.put(&ObjectName::Layout(id), wanted.encode().into()).await?;
+            Ok(LayoutRow { layout: layout_text(wanted).to_owned(), id: id.to_string() })
+        }
+        None => Ok(LayoutRow {
+            layout: recorded.unwrap_or_default(),
+            id: newest.map(|id| id.to_string()).unwrap_or_default(),
+        }),
     }
-    Ok(match layout {
-        Layout::Files => "files".to_owned(),
-        Layout::Packs => "packs".to_owned(),
-    })
+}
+
+fn layout_text(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Files => "files",
+        Layout::Packs => "packs",
+    }
 }
 
 fn newest_layout(listing: &Listing) -> Option<ChangeId> {
@@ -319,22 +343,21 @@ fn newest_layout(listing: &Listing) -> Option<ChangeId> {
     layouts.max()
 }
 
-async fn read_layout(remote: &Remote, listing: &Listing) -> Result<Option<Layout>> {
-    let Some(id) = newest_layout(listing) else { return Ok(None) };
-    match remote.get(&ObjectName::Layout(id), IDENTITY_LIMIT).await? {
-        crate::remote::Fetched::Bytes(bytes) => Ok(Layout::decode(&bytes).ok()),
-        _ => Ok(None),
-    }
+async fn read_layout(remote: &Remote, id: ChangeId) -> Result<Option<String>> {
+    Ok(match remote.get(&ObjectName::Layout(id), IDENTITY_LIMIT).await? {
+        Fetched::Bytes(bytes) => Layout::decode(&bytes).ok().map(|layout| layout_text(layout).to_owned()),
+        _ => None,
+    })
 }
 
 /// Records the end, and counts what the user should know.
-async fn finish(session: &Session, row: &RemoteRow, layout: String, report: &mut SyncReport) -> Result<()> {
+async fn finish(session: &Session, row: &RemoteRow, layout: LayoutRow, report: &mut SyncReport) -> Result<()> {
     let (no, now_ms) = (row.no, session.world.now_ms());
     let (held, rejected, waiting) = session
         .run(move |conn| {
             let tx = immediate(conn)?;
             set_synced(&tx, no, now_ms, &layout)?;
-            let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), crate::changelog::waiting(&tx, no)?.len());
+            let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), waiting(&tx, no)?.len());
             tx.commit()?;
             Ok(counts)
         })
