@@ -34,7 +34,7 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally, progress: &dyn Fn(
     let mut entity = Entity::default();
     while let Some(row) = rows.next()? {
         tally.changes += 1;
-        if tally.changes % STEP == 0 {
+        if tally.changes.is_multiple_of(STEP) {
             progress(tally.changes);
         }
         let Some((head, entity_type, entity_id)) = read_head(row, &mut tally.problems)? else { continue };
