@@ -6,6 +6,7 @@ use rusqlite::ffi;
 use rusqlite::{Connection, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
+use super::notes::set_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{Log, LoggedField, hold, read_fields, release};
 use crate::db::{bind_value, same_name};
@@ -96,13 +97,12 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn take_out(&mut self, key: &Key) -> Result<(), Stop> {
         let table = self.table(key.0)?;
         if let Some(row) = table.key(&key.1) {
-            let mut statement = self.log.conn.prepare_cached(&table.delete_sql)?;
-            match statement.execute(params_from_iter(row.iter().map(bind_value))) {
-                Ok(_) => {}
-                Err(error) => match refusal(self.log.conn, key, error)? {
-                    reason if reason.code == "trigger" => return Ok(()),
-                    reason => return Err(Error::schema(reason.detail).into()),
-                },
+            let refused = self.refused.contains_key(key) || !delete(self.log.conn, table, key, &row)?;
+            if refused && row_exists(self.log.conn, table, &row)? {
+                // Tables follow their registers: a trigger may look on, but cannot keep a row that is gone.
+                set_triggers(self.log.conn, false)?;
+                delete(self.log.conn, table, key, &row)?;
+                set_triggers(self.log.conn, true)?;
             }
         }
         self.log.entity(key.0, &key.1)?.set_shown(false);
@@ -160,6 +160,18 @@ impl<'a, 'c> Applier<'a, 'c> {
         self.tables
             .get(no)
             .ok_or_else(|| Error::corrupt(format!("a row of table {no} is planned, which is not tracked")))
+    }
+}
+
+/// Deletes a row; false if a trigger refuses, or ignores it.
+fn delete(conn: &Connection, table: &MergeTable, key: &Key, row: &[Value]) -> Result<bool, Stop> {
+    let deleted = conn.prepare_cached(&table.delete_sql)?.execute(params_from_iter(row.iter().map(bind_value)));
+    match deleted {
+        Ok(deleted) => Ok(deleted > 0),
+        Err(error) => match refusal(conn, key, error)? {
+            reason if reason.code == "trigger" => Ok(false),
+            reason => Err(Error::schema(reason.detail).into()),
+        },
     }
 }
 

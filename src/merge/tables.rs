@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use crate::changelog::{Log, Tracked, list_tracked};
-use crate::db::{Ident, Table, constant_default, list, read_table, same_name};
+use crate::db::{Affinity, Ident, Table, constant_default, list, read_table, same_name};
 use crate::error::Result;
 use crate::model::{DELETED_COLUMN, KeyPart, Value, decode_entity_id};
 
@@ -97,11 +97,13 @@ impl MergeTable {
         self.columns.iter().any(|column| column.no == no)
     }
 
-    /// The key of an entity as values; `None` if the entity id is not one of this table's.
+    /// The key of an entity as values; `None` if the entity id is not one of this table's, or its columns would turn it
+    /// into another's.
     pub(super) fn key(&self, entity_id: &str) -> Option<Vec<Value>> {
         let source = &self.tracked.source;
         let key = decode_entity_id(source.kind, source.key.len(), entity_id)?;
-        Some(key.into_iter().map(KeyPart::into_value).collect())
+        let kept = key.iter().zip(self.shape.key_columns()).all(|(part, column)| keeps(column.affinity, part));
+        kept.then(|| key.into_iter().map(KeyPart::into_value).collect())
     }
 
     /// `UPDATE` of some columns: their values come first, then the key.
@@ -110,6 +112,18 @@ impl MergeTable {
             columns.iter().enumerate().map(|(n, (at, _))| format!("{} = ?{}", Ident(&self.columns[*at].name), n + 1));
         let condition = self.shape.key_condition(columns.len() + 1);
         format!("UPDATE {} SET {} WHERE {condition}", Ident(&self.shape.name), list(sets))
+    }
+}
+
+/// Whether a column stores a key's part as it is: text columns turn numbers into text, number columns turn text that
+/// looks like a number into one (<https://sqlite.org/datatype3.html>, section 3).
+fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
+    match (affinity, part) {
+        (Affinity::Text, KeyPart::Integer(_)) => false,
+        (Affinity::Numeric | Affinity::Integer | Affinity::Real, KeyPart::Text(text)) => {
+            text.trim_ascii().parse::<f64>().is_err()
+        }
+        _ => true,
     }
 }
 
