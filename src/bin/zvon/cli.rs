@@ -10,10 +10,10 @@ use crate::failure::{Exit, Failure};
 use crate::output::Output;
 
 const AFTER_HELP: &str = "\
-The database, the remote and the limits come from, first found first taken: the command line; the environment
-(ZVON_DB, ZVON_REMOTE); zvon.toml beside the database, or in the current directory if that is what names the
-database (db, remote, max_clock_drift = \"24h\", max_object_size = \"256MiB\"); what `init --remote` saved.
-Credentials come from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, ...).
+The database, the remote and the limits are looked for in this order: the command line; the environment (ZVON_DB, \
+ZVON_REMOTE); zvon.toml beside the database, or in the current directory where that is what names the database \
+(db, remote, max_clock_drift = \"24h\", max_object_size = \"256MiB\"); what `init --remote` saved. Credentials come \
+from the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_ENDPOINT_URL, ...).
 
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 synced, but new files on the remote could not be read.
 

@@ -22,8 +22,7 @@ pub struct Answer {
 impl Answer {
     /// What the user asked to see: data for programs, text for people.
     pub fn new(data: &impl Serialize, text: String) -> Self {
-        let json = serde_json::to_string_pretty(data).expect("reports have no map whose keys are not text");
-        Self { json, text, summary: false, warnings: Vec::new(), exit: Exit::Done }
+        Self { json: json(data), text, summary: false, warnings: Vec::new(), exit: Exit::Done }
     }
 
     /// A word on what was done, which `--quiet` leaves out.
@@ -77,9 +76,8 @@ impl Output {
         let Failure::Error(told) = failure else { return Exit::Done };
         complain(&sentence(told));
         if self.json {
-            let json = serde_json::json!({ "error": told });
             // A stdout that is gone leaves only stderr, which has been told.
-            let _ = write_out(&document(&format!("{json:#}")));
+            let _ = write_out(&document(&json(&Errors { error: told })));
         }
         told.exit
     }
@@ -97,6 +95,16 @@ fn sentence(told: &Told) -> String {
         let _ = writeln!(out, "  because: {}", text::plain(cause));
     }
     out
+}
+
+/// An error as JSON has it.
+#[derive(Serialize)]
+struct Errors<'a> {
+    error: &'a Told,
+}
+
+fn json(data: &impl Serialize) -> String {
+    serde_json::to_string_pretty(data).expect("reports have no map whose keys are not text")
 }
 
 /// A JSON document on lines of its own. What could drive a terminal only occurs within its strings, where it can be written as an escape.

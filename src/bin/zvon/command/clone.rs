@@ -11,7 +11,6 @@ use crate::failure::Failure;
 use crate::output::Answer;
 use crate::text;
 
-/// The remote is saved in the new database, for later syncs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The remote.

@@ -10,7 +10,6 @@ use crate::failure::Failure;
 use crate::output::Answer;
 use crate::text;
 
-/// With --remote, that remote is saved in the database, for later syncs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// The database; a file that is not there is made.

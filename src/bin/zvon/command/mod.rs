@@ -21,15 +21,15 @@ use crate::output::Answer;
 /// What can be asked for.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make a replica of a database, new or existing.
+    /// Make a replica of a database, new or existing; with --remote, save where it syncs.
     Init(init::Args),
-    /// Start to capture the writes to tables, and record the rows they have.
+    /// Start capturing the writes to tables, and record the rows they have.
     Track(track::Args),
-    /// Stop to capture the writes to tables, keeping their rows and their history.
+    /// Stop capturing the writes to tables; their rows and their history stay.
     Untrack(untrack::Args),
     /// Pull, merge and push.
     Sync(sync::Args),
-    /// Make a new replica, with its tables, from a remote.
+    /// Make a new replica, with its tables, from a remote, and save that remote.
     Clone(clone::Args),
     /// Show the replica, its tables and remotes, and what waits.
     Status,

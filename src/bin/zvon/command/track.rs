@@ -9,6 +9,7 @@ use crate::output::Answer;
 use crate::text;
 
 #[derive(Debug, clap::Args)]
+#[command(override_usage = "zvon track [OPTIONS] <TABLE>...\n       zvon track [OPTIONS] --all")]
 pub struct Args {
     /// The tables.
     #[arg(value_name = "TABLE", required_unless_present = "all")]
@@ -20,7 +21,7 @@ pub struct Args {
 
     /// What a row is known by on other replicas: `key`, its INTEGER PRIMARY KEY, where rows keep their numbers
     /// everywhere [default: an id of its own, as two replicas may give two rows the same number].
-    #[arg(long, value_name = "HOW")]
+    #[arg(long, value_name = "HOW", hide_possible_values = true)]
     identity: Option<Identity>,
 
     /// Columns that stay on this replica.
