@@ -69,6 +69,7 @@ CREATE TABLE ZV_PENDING (
 	column_no INTEGER
 );
 CREATE INDEX ZV_PENDING_BY_TABLE ON ZV_PENDING (table_no, column_no);
+CREATE INDEX ZV_PENDING_BY_CHANGE ON ZV_PENDING (change_id);
 
 -- Writes of one column that did not know of each other: which won here, which lost.
 CREATE TABLE ZV_CONFLICT (
@@ -83,7 +84,7 @@ CREATE TABLE ZV_CONFLICT (
 );
 CREATE UNIQUE INDEX ZV_CONFLICT_ONCE ON ZV_CONFLICT (table_no, entity_id, column_no, winner, loser);
 
--- The tables under capture. `source` is the newest row of ZV_SOURCE, whose columns the triggers append.
+-- The tables under capture. `blocked` says why a table is neither merged nor pushed, or nothing. `source` is the newest row of ZV_SOURCE, whose columns the triggers append.
 CREATE TABLE ZV_TRACKED (
 	table_no INTEGER PRIMARY KEY,
 	name TEXT NOT NULL,
@@ -91,7 +92,8 @@ CREATE TABLE ZV_TRACKED (
 	source INTEGER NOT NULL,
 	enforce_fk INTEGER NOT NULL,
 	excluded TEXT NOT NULL,
-	notice TEXT NOT NULL DEFAULT ''
+	notice TEXT NOT NULL DEFAULT '',
+	blocked TEXT NOT NULL DEFAULT ''
 );
 
 -- What a journal row's c0, c1, … mean: the key's columns, then the others. A row stays while journal rows may name it.
@@ -120,12 +122,13 @@ CREATE TABLE ZV_BYTE (i INTEGER PRIMARY KEY);
 INSERT INTO ZV_BYTE (i)
 WITH RECURSIVE n (i) AS (VALUES (0) UNION ALL SELECT i + 1 FROM n WHERE i < 255) SELECT i FROM n;
 
--- The remotes that this replica has met: how far the log has been pushed there, and what is known to be there.
+-- The remotes that this replica has met, and how far the log has been pushed there.
 CREATE TABLE ZV_REMOTE (
 	no INTEGER PRIMARY KEY,
 	url TEXT NOT NULL UNIQUE,
 	pushed_seq INTEGER NOT NULL DEFAULT 0,
 	layout TEXT NOT NULL DEFAULT '',
+	layout_id TEXT NOT NULL DEFAULT '',
 	last_sync_ms INTEGER NOT NULL DEFAULT 0
 );
 CREATE TABLE ZV_IDENTITY (
@@ -154,9 +157,12 @@ CREATE TABLE ZV_WAITING (
 	PRIMARY KEY (remote_no, change_id)
 ) WITHOUT ROWID;
 
--- Own changes above the size that a remote file may have: they stay in the log.
-CREATE TABLE ZV_OVERSIZE (
+-- Own changes that stay in the log: above the size that a remote file may have, or of a table that the remote knows by
+-- another key.
+CREATE TABLE ZV_KEPT (
 	change_id BLOB NOT NULL PRIMARY KEY,
+	seq INTEGER NOT NULL,
+	table_no INTEGER NOT NULL,
 	bytes INTEGER NOT NULL
 ) WITHOUT ROWID;
 

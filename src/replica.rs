@@ -1,1 +1,360 @@
-//! (in the making)
+//! The public face: what one can ask of a replica. No SQL text and no byte formats.
+
+use std::ops::DerefMut;
+use std::path::Path;
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use crate::capture::{TrackedNow, seal, seal_within, track, untrack};
+use crate::changelog::Log;
+use crate::db::{
+    Metadata, create_replica, get_metadata, immediate, open_database, open_replica, set_metadata, table_names,
+};
+use crate::error::{Error, ErrorKind, Result};
+use crate::merge::merge;
+use crate::remote::Remote;
+use crate::report::{Conflict, Held, LogEntry, Phase, Progress, Status, SyncReport, TrackReport, VerifyReport};
+use crate::sync::{self, Session, SyncOptions};
+use crate::{Settings, history, status, verify};
+
+/// One SQLite database with a change log. Cheap to clone; clones share the connection.
+///
+/// ```
+/// # tokio_test_block(async {
+/// use zvon::{Remote, RemoteOptions, Replica, SyncOptions, TrackOptions};
+///
+/// let laptop = Replica::in_memory()?;
+/// laptop.connection().execute_batch("CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)")?;
+/// laptop.track(&["note"], &TrackOptions::default()).await?;
+/// laptop.connection().execute("INSERT INTO note VALUES ('n1', 'bread')", [])?;
+///
+/// let shared = Remote::from_url("memory://doc/replica", &RemoteOptions::default())?;
+/// let report = laptop.sync(&shared, &SyncOptions::default()).await?;
+/// assert_eq!(report.pushed, 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// # }).unwrap();
+/// # fn tokio_test_block<T>(work: impl Future<Output = T>) -> T {
+/// #     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Replica {
+    session: Session,
+}
+
+/// How [`Replica::track`] treats a table.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct TrackOptions {
+    /// The primary key itself is the row's identity, though it is an integer that SQLite may give: the same number means
+    /// the same row on every replica.
+    pub identity_key: bool,
+    /// Columns that are neither recorded nor written by merges.
+    pub exclude: Vec<String>,
+    /// Whether merges hold rows without a parent; by default, where no such row is there now.
+    pub enforce_fk: Option<bool>,
+    /// Rows that are missing from a table that was dropped or rebuilt were deleted; otherwise they are shown again.
+    pub accept_deletes: bool,
+}
+
+impl Replica {
+    /// Makes a replica of a database file, which is made if it is missing. A replica stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] if the file is no SQLite database, read-only, or not encoded in UTF-8.
+    pub fn init(path: impl AsRef<Path>) -> Result<Self> {
+        let path = path.as_ref();
+        let is_new = !path.exists();
+        let mut conn = open_database(path, true)?;
+        if is_new {
+            // A reader never blocks a writer in this mode (<https://sqlite.org/wal.html>); an existing file keeps its own.
+            conn.pragma_update(None, "journal_mode", "wal")?;
+        }
+        create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
+        drop(conn);
+        Self::open(path)
+    }
+
+    /// Opens a replica.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Database`] if there is no such file, or it is no replica, or of a newer format.
+    pub fn open(path: impl AsRef<Path>) -> Result<Self> {
+        Ok(Self { session: Session::new(open_replica(path.as_ref())?) })
+    }
+
+    /// Makes a replica in memory, for tests.
+    ///
+    /// # Errors
+    ///
+    /// If memory runs out.
+    pub fn in_memory() -> Result<Self> {
+        let mut conn = open_database(Path::new(":memory:"), true)?;
+        create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
+        Ok(Self { session: Session::new(conn) })
+    }
+
+    /// The same replica with other settings.
+    pub fn with_settings(mut self, settings: Settings) -> Self {
+        self.session.world = settings.world.clone();
+        self.session.settings = settings;
+        self
+    }
+
+    /// The same replica with a callback that hears how far long operations are. It is called often, and from any thread.
+    pub fn on_progress(mut self, callback: impl Fn(Progress) + Send + Sync + 'static) -> Self {
+        self.session.on_progress = Some(Arc::new(callback));
+        self
+    }
+
+    /// Lends the connection, to read and write the user's tables like any other program. While it is lent, nothing else
+    /// of this replica runs, so give it back before awaiting. `PRAGMA foreign_keys` is off on it until it is turned on.
+    pub fn connection(&self) -> impl DerefMut<Target = Connection> + '_ {
+        self.session.lock()
+    }
+
+    /// The replica's author id.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn database_uuid(&self) -> Result<String> {
+        let uuid = get_metadata(&self.session.lock(), Metadata::DatabaseUuid)?;
+        uuid.ok_or_else(|| Error::corrupt("ZV_METADATA has no database_uuid"))
+    }
+
+    /// The remote that [`set_default_remote`](Self::set_default_remote) saved.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub fn default_remote(&self) -> Result<Option<String>> {
+        get_metadata(&self.session.lock(), Metadata::Remote)
+    }
+
+    /// Saves a remote's URL in the database, for those who name none. URLs hold no secrets.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be written.
+    pub fn set_default_remote(&self, url: &str) -> Result<()> {
+        set_metadata(&self.session.lock(), Metadata::Remote, url)
+    }
+
+    /// Starts the capture of tables, parents before children, and records the rows that they have. All or none of them.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Schema`] if a table is missing or cannot be tracked as it is; the message says what to do.
+    pub async fn track(&self, tables: &[&str], options: &TrackOptions) -> Result<Vec<TrackReport>> {
+        let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
+        self.track_named(tables, options).await
+    }
+
+    /// Starts the capture of every ordinary table.
+    ///
+    /// # Errors
+    ///
+    /// As [`track`](Self::track).
+    pub async fn track_all(&self, options: &TrackOptions) -> Result<Vec<TrackReport>> {
+        let tables = self.session.run(|conn| table_names(conn)).await?;
+        if tables.is_empty() {
+            return Err(Error::schema("the database has no tables yet; create them first"));
+        }
+        self.track_named(tables, options).await
+    }
+
+    async fn track_named(&self, tables: Vec<String>, options: &TrackOptions) -> Result<Vec<TrackReport>> {
+        let world = self.session.world.clone();
+        let options = crate::capture::TrackOptions {
+            identity_key: options.identity_key,
+            excluded: options.exclude.clone(),
+            enforce_fk: options.enforce_fk,
+            accept_deletes: options.accept_deletes,
+        };
+        let tracked = self.session.run(move |conn| {
+            let tables = crate::capture::parents_first(conn, tables)?;
+            seal(conn, &world)?;
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            let mut done = Vec::new();
+            for table in &tables {
+                done.push(track(&mut log, &world, table, &options)?);
+            }
+            log.finish()?;
+            sync::define(&tx)?;
+            tx.commit()?;
+            merge(conn, &world, &|_| ())?;
+            Ok(done)
+        });
+        Ok(tracked.await?.into_iter().map(report).collect())
+    }
+
+    /// Stops the capture of tables; their rows and their history stay.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Schema`] if one of them is not tracked.
+    pub async fn untrack(&self, tables: &[&str]) -> Result<()> {
+        let (tables, world): (Vec<String>, _) =
+            (tables.iter().map(|name| (*name).to_owned()).collect(), self.session.world.clone());
+        let work = move |conn: &mut Connection| {
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            for table in &tables {
+                untrack(&mut log, table)?;
+            }
+            log.finish()?;
+            Ok(tx.commit()?)
+        };
+        self.session.run(work).await
+    }
+
+    /// Lists and pulls what the remote has, merges it, and pushes what the remote lacks.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Remote`] if the remote does not answer or refuses; [`ErrorKind::Unrelated`] if it holds another
+    /// database's data; [`ErrorKind::Clock`] if this machine's clock is wrong; [`ErrorKind::Busy`] if another program
+    /// holds the database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
+    pub async fn sync(&self, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
+        sync::sync(&self.session, remote, options).await
+    }
+
+    /// Makes a new replica, with its tables, from a remote alone. Interrupted, the same call goes on.
+    ///
+    /// # Errors
+    ///
+    /// As [`sync`](Self::sync); [`ErrorKind::Database`] if the file is there and is no clone of this remote.
+    pub async fn clone_from(
+        remote: &Remote,
+        path: impl AsRef<Path>,
+        settings: Settings,
+        on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    ) -> Result<(Self, SyncReport)> {
+        let path = path.as_ref();
+        let wanted = remote.url().to_owned();
+        if path.exists() {
+            let standing = open_replica(path)?;
+            if get_metadata::<String>(&standing, Metadata::Remote)? != Some(wanted) {
+                let message = format!("{}: the file exists and is no clone of {}", path.display(), remote.url());
+                return Err(Error::new(ErrorKind::Database, message));
+            }
+        } else {
+            sync::check_clonable(remote).await?;
+        }
+        let replica = Self::init(path)?.with_settings(settings);
+        let mut session = replica.session;
+        session.on_progress = on_progress.map(Arc::from);
+        set_metadata(&session.lock(), Metadata::Remote, remote.url())?;
+        sync::create_tables(&session, remote).await?;
+        let report = sync::sync(&session, remote, &SyncOptions::default()).await?;
+        Ok((Self { session }, report))
+    }
+
+    /// The replica at a glance. Reads only.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub async fn status(&self) -> Result<Status> {
+        let (now_ms, settings) = (self.session.world.now_ms(), self.session.settings.clone());
+        self.session.run(move |conn| status::status(conn, now_ms, &settings)).await
+    }
+
+    /// The history, newest first: of everything, of a table, or of one of its rows (by its key as text).
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read or, to seal what was written last, not be written.
+    pub async fn log(&self, table: Option<&str>, row: Option<&str>, limit: u64) -> Result<Vec<LogEntry>> {
+        let (table, row) = (table.map(str::to_owned), row.map(str::to_owned));
+        self.sealed(move |conn| history::log(conn, table.as_deref(), row.as_deref(), limit)).await
+    }
+
+    /// Writes of one column that did not know of each other, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub async fn conflicts(&self) -> Result<Vec<Conflict>> {
+        self.session.run(|conn| history::conflicts(conn, None)).await
+    }
+
+    /// Brings the losing value of a conflict back, as a new change.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`] if there is no such conflict, [`ErrorKind::Schema`] if the row or the table is gone.
+    pub async fn restore_conflict(&self, number: i64) -> Result<Conflict> {
+        self.sealed(move |conn| history::restore(conn, number)).await
+    }
+
+    /// What is not shown, and why.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read.
+    pub async fn held(&self) -> Result<Held> {
+        self.session.run(|conn| history::held(conn)).await
+    }
+
+    /// Checks that the tables are what the log says, by a way of its own.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read or, to seal what was written last, not be written. What does not hold is no error:
+    /// the report lists it.
+    pub async fn verify(&self) -> Result<VerifyReport> {
+        let progress = self.session.reporter(Phase::Verify);
+        self.sealed(move |conn| verify::verify(conn, &|done| progress(done, None))).await
+    }
+
+    /// Checks that the remote holds the whole log, reading every file.
+    ///
+    /// # Errors
+    ///
+    /// As [`verify`](Self::verify), and [`ErrorKind::Remote`].
+    pub async fn verify_remote(&self, remote: &Remote) -> Result<VerifyReport> {
+        let mut report = self.verify().await?;
+        sync::verify_remote(&self.session, remote, &mut report).await?;
+        Ok(report)
+    }
+
+    /// Seals what was written, then does some work.
+    async fn sealed<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let world = self.session.world.clone();
+        self.session
+            .run(move |conn| {
+                seal(conn, &world)?;
+                work(conn)
+            })
+            .await
+    }
+}
+
+impl std::fmt::Debug for Replica {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Replica")
+    }
+}
+
+fn report(now: TrackedNow) -> TrackReport {
+    let TrackedNow { tracked, found } = now;
+    TrackReport {
+        table: tracked.name().to_owned(),
+        backfilled: found.backfilled,
+        changed: found.changed,
+        deleted: found.deleted,
+        missing: found.missing,
+        notice: if tracked.blocked.is_empty() { tracked.notice } else { tracked.blocked },
+    }
+}

@@ -14,6 +14,7 @@ pub(crate) struct Wish {
     pub(crate) excluded: Vec<String>,
     pub(crate) enforce_fk: bool,
     pub(crate) notice: String,
+    pub(crate) blocked: String,
 }
 
 /// Installs the triggers of a table under a new source, and records it as tracked.
@@ -34,8 +35,8 @@ pub(crate) fn install(log: &mut Log<'_>, table: &Table, kind: KeyKind, wish: Wis
     for trigger in triggers_of(table, &source, columns) {
         conn.execute_batch(&trigger.sql)?;
     }
-    let Wish { excluded, enforce_fk, notice } = wish;
-    let tracked = Tracked { active: true, enforce_fk, excluded, notice, source };
+    let Wish { excluded, enforce_fk, notice, blocked } = wish;
+    let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, source };
     save_tracked(conn, &tracked)?;
     Ok(tracked)
 }

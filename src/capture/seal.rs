@@ -1,6 +1,6 @@
 //! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own changes are made.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OptionalExtension, Row};
@@ -51,6 +51,27 @@ pub(crate) fn count_journal(conn: &Connection) -> Result<u64> {
     Ok(conn.query_row("SELECT count(*) FROM ZV_JOURNAL", [], |row| row.get(0))?)
 }
 
+/// Takes the journal's entries as mere notes of which rows were written, and discards them: a merge's own writes, and
+/// what the user's triggers did meanwhile, are no changes.
+pub(crate) fn take_notes(log: &mut Log<'_>) -> Result<BTreeSet<(u32, String)>> {
+    let conn = log.conn;
+    let mut sources: HashMap<i64, Source> = HashMap::new();
+    let mut notes = BTreeSet::new();
+    let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        let no: i64 = row.get(2)?;
+        if !sources.contains_key(&no) {
+            sources.insert(no, read_source(conn, no)?);
+        }
+        let source = &sources[&no];
+        notes.extend(journal_key(source, row)?.map(|id| (source.table_no, id)));
+    }
+    drop(rows);
+    conn.prepare_cached("DELETE FROM ZV_JOURNAL")?.execute([])?;
+    Ok(notes)
+}
+
 struct Batch {
     rows: usize,
     changes: u64,
@@ -60,7 +81,7 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     let conn = log.conn;
     let mut sealer = Sealer { author: log.author()?, sources: HashMap::new(), held: any_held(conn)?, world, log };
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
-    let mut rows = statement.query([BATCH])?;
+    let mut rows = statement.query([BATCH as i64])?;
     let mut batch = Batch { rows: 0, changes: 0 };
     let mut last: i64 = 0;
     while let Some(row) = rows.next()? {

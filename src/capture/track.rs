@@ -49,6 +49,27 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     Ok(TrackedNow { tracked, found })
 }
 
+/// The tables of a call, each once, parents before the children that refer to them; circles keep the order of the call.
+pub(crate) fn parents_first(conn: &Connection, names: Vec<String>) -> Result<Vec<String>> {
+    let mut waiting: Vec<(String, Vec<String>)> = Vec::new();
+    for name in names {
+        if !waiting.iter().any(|(known, _)| same_name(known, &name)) {
+            let table = read_table(conn, &name)?;
+            let keys = table.map(|table| table.foreign_keys).unwrap_or_default();
+            let parents = keys.into_iter().map(|key| key.parent).filter(|parent| !same_name(parent, &name)).collect();
+            waiting.push((name, parents));
+        }
+    }
+    let mut ordered = Vec::with_capacity(waiting.len());
+    while !waiting.is_empty() {
+        let free = waiting.iter().position(|(_, parents)| {
+            !parents.iter().any(|parent| waiting.iter().any(|(name, _)| same_name(name, parent)))
+        });
+        ordered.push(waiting.remove(free.unwrap_or(0)).0);
+    }
+    Ok(ordered)
+}
+
 fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
     for name in excluded {
         if !table.other_columns().any(|column| same_name(&column.name, name)) {
@@ -64,9 +85,10 @@ fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
 }
 
 fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option<&Tracked>) -> Result<Wish> {
-    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, notice: String::new() };
+    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, ..Wish::default() };
     if let Some(before) = before {
         wish.enforce_fk = options.enforce_fk.unwrap_or(before.enforce_fk);
+        wish.blocked.clone_from(&before.blocked);
         if options.excluded.is_empty() {
             wish.excluded.clone_from(&before.excluded);
         }
@@ -133,7 +155,7 @@ fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, st
         return Err(Error::schema(format!("{} {why}", table.name)));
     }
     let excluded = old.excluded.clone();
-    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice };
+    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice, blocked: old.blocked };
     let tracked = install(log, &table, kind, wish)?;
     let terms = Terms { first: false, accept_deletes: false };
     let found = compare(log, world, &table, &tracked, terms)?;

@@ -5,11 +5,22 @@ mod held;
 mod log;
 mod names;
 mod read;
+mod redate;
+mod remotes;
+mod retire;
 mod tracked;
 
 pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
-pub(crate) use held::{HeldRow, count_held, count_pending, hold, list_held, list_pending, release};
-pub(crate) use log::{Entity, Log, NewChange};
+pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, release};
+pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
 pub(crate) use read::{IdText, LoggedField, LoggedHead, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
+
+pub(crate) use redate::redate;
+pub(crate) use remotes::{
+    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities,
+    list_remotes, newest_definition, refused_files, remember_definition, remember_identity, remember_refused,
+    remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
+};
+pub(crate) use retire::retire_backfills;

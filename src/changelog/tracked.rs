@@ -24,6 +24,8 @@ pub(crate) struct Tracked {
     pub(crate) excluded: Vec<String>,
     /// What the user should know of it, or nothing.
     pub(crate) notice: String,
+    /// Why it is neither merged nor pushed, or nothing.
+    pub(crate) blocked: String,
     pub(crate) source: Source,
 }
 
@@ -34,6 +36,11 @@ impl Tracked {
 
     pub(crate) fn name(&self) -> &str {
         &self.source.table
+    }
+
+    /// Whether changes of it are merged and pushed.
+    pub(crate) fn is_live(&self) -> bool {
+        self.active && self.blocked.is_empty()
     }
 }
 
@@ -65,8 +72,8 @@ pub(crate) fn read_source(conn: &Connection, no: i64) -> Result<Source> {
 
 /// Records a tracked table's state.
 pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO ZV_TRACKED (table_no, name, active, source, enforce_fk, excluded, notice) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)";
+    let sql = "INSERT OR REPLACE INTO ZV_TRACKED (table_no, name, active, source, enforce_fk, excluded, notice, blocked) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     conn.prepare_cached(sql)?.execute((
         tracked.table_no(),
         tracked.name(),
@@ -75,13 +82,14 @@ pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
         tracked.enforce_fk,
         json(&tracked.excluded),
         &tracked.notice,
+        &tracked.blocked,
     ))?;
     Ok(())
 }
 
 /// Every table that is or was tracked, by name.
 pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
-    let sql = "SELECT active, enforce_fk, excluded, notice, source FROM ZV_TRACKED ORDER BY name";
+    let sql = "SELECT active, enforce_fk, excluded, notice, blocked, source FROM ZV_TRACKED ORDER BY name";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut tracked = Vec::new();
@@ -91,7 +99,8 @@ pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
             enforce_fk: row.get(1)?,
             excluded: names(&row.get::<_, String>(2)?)?,
             notice: row.get(3)?,
-            source: read_source(conn, row.get(4)?)?,
+            blocked: row.get(4)?,
+            source: read_source(conn, row.get(5)?)?,
         });
     }
     Ok(tracked)

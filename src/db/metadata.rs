@@ -17,6 +17,8 @@ pub(crate) enum Metadata {
     Backfilled,
     /// The greatest own id that may have left this machine.
     ExposedId,
+    /// How many backfills may have left this machine.
+    ExposedBackfills,
     /// The greatest sequence number that a merge has folded.
     MergedSeq,
     /// The remote that `init --remote` named.
@@ -31,6 +33,7 @@ impl Metadata {
             Self::LastId => "last_id",
             Self::Backfilled => "backfilled",
             Self::ExposedId => "exposed_id",
+            Self::ExposedBackfills => "exposed_backfills",
             Self::MergedSeq => "merged_seq",
             Self::Remote => "remote",
         }

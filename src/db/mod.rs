@@ -2,6 +2,7 @@
 
 mod default;
 mod error;
+mod guard;
 mod metadata;
 mod open;
 mod quote;
@@ -9,8 +10,9 @@ mod shape;
 mod value;
 
 pub(crate) use default::constant_default;
+pub(crate) use guard::check_definition;
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
-pub(crate) use open::{create_replica, immediate, is_replica, open_database, open_replica};
+pub(crate) use open::{create_replica, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
-pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, Unique, read_table, same_name, table_names};
-pub(crate) use value::{bind_logged, bind_value, read_value};
+pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, read_table, same_name, table_names};
+pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

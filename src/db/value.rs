@@ -15,15 +15,20 @@ pub(crate) fn read_value(value: ValueRef<'_>) -> Value {
     }
 }
 
-/// A value as a parameter.
-pub(crate) fn bind_value(value: &Value) -> ToSqlOutput<'_> {
-    ToSqlOutput::Borrowed(match value {
+/// A value as SQLite reads one.
+pub(crate) fn bind_ref(value: &Value) -> ValueRef<'_> {
+    match value {
         Value::Null => ValueRef::Null,
         Value::Integer(n) => ValueRef::Integer(*n),
         Value::Real(n) => ValueRef::Real(*n),
         Value::Text(text) => ValueRef::Text(text),
         Value::Blob(blob) => ValueRef::Blob(blob),
-    })
+    }
+}
+
+/// A value as a parameter.
+pub(crate) fn bind_value(value: &Value) -> ToSqlOutput<'_> {
+    ToSqlOutput::Borrowed(bind_ref(value))
 }
 
 /// A value in the logged form as a parameter, copied only where the form differs (`Value::into_logged`).

@@ -1,1 +1,225 @@
-//! (in the making)
+//! Merge: unmerged changes into registers, registers into the entity tables, a batch a transaction.
+//! Does no I/O but SQLite, and is the only module that writes a user's table.
+
+mod apply;
+mod fold;
+mod notes;
+mod parents;
+mod pending;
+mod tables;
+
+use rusqlite::{Connection, Transaction};
+
+use crate::capture::seal_within;
+use crate::changelog::{Log, list_held};
+use crate::db::{Metadata, get_metadata, immediate, set_metadata};
+use crate::error::{Error, Result};
+use crate::model::ChangeId;
+use crate::world::World;
+use apply::{Applier, Refused, Stop};
+use fold::{Folder, Key};
+use notes::set_triggers;
+use tables::Tables;
+
+/// What bounds a batch: changes, and the bytes of their values.
+const BATCH_CHANGES: usize = 20_000;
+const BATCH_BYTES: usize = 16 << 20;
+
+/// What a merge did.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Merged {
+    /// Changes folded.
+    pub(crate) changes: u64,
+    /// Conflicts recorded.
+    pub(crate) conflicts: u64,
+}
+
+/// Merges everything that waits. `progress` hears of the changes done, batch by batch.
+pub(crate) fn merge(conn: &mut Connection, world: &World, progress: &dyn Fn(u64)) -> Result<Merged> {
+    let quiet = Quiet::begin(conn)?;
+    let merged = merge_all(conn, world, progress);
+    quiet.end(conn)?;
+    merged
+}
+
+fn merge_all(conn: &mut Connection, world: &World, progress: &dyn Fn(u64)) -> Result<Merged> {
+    let mut merged = Merged::default();
+    let mut refused = Refused::new();
+    loop {
+        match merge_batch(conn, world, &refused) {
+            Ok(batch) => {
+                merged.changes += batch.changes;
+                merged.conflicts += batch.conflicts;
+                progress(merged.changes);
+                if batch.last {
+                    return Ok(merged);
+                }
+            }
+            Err(Stop::RolledBack(key, why)) => {
+                refused.insert(key, why);
+            }
+            Err(Stop::Failed(error)) => return Err(error),
+        }
+    }
+}
+
+/// Foreign key actions do not run at merge: the origin's cascades arrive as changes of their own.
+struct Quiet {
+    foreign_keys: bool,
+}
+
+impl Quiet {
+    fn begin(conn: &Connection) -> Result<Self> {
+        let foreign_keys = conn.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
+        conn.pragma_update(None, "foreign_keys", false)?;
+        Ok(Self { foreign_keys })
+    }
+
+    fn end(self, conn: &Connection) -> Result<()> {
+        set_triggers(conn, true)?;
+        Ok(conn.pragma_update(None, "foreign_keys", self.foreign_keys)?)
+    }
+}
+
+struct Batch {
+    changes: u64,
+    conflicts: u64,
+    last: bool,
+}
+
+fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Result<Batch, Stop> {
+    let tx = immediate(conn)?;
+    let mut log = Log::new(&tx)?;
+    seal_within(&mut log, world)?;
+    let mut tables = Tables::load(&mut log)?;
+    let user_triggers = tables.have_user_triggers(&tx)?;
+    // Where no trigger but ours would run, none has to.
+    set_triggers(&tx, user_triggers)?;
+    let work = Work::find(&tx, &tables)?;
+    if work.is_empty() {
+        log.finish()?;
+        work.record(&tx)?;
+        tx.commit()?;
+        return Ok(Batch { changes: 0, conflicts: 0, last: true });
+    }
+    let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
+    let folded = work.fold(&tx, &mut folder)?;
+    let (plan, conflicts) = (std::mem::take(&mut folder.plan), folder.conflicts);
+    let mut applier = Applier::new(&mut log, &tables, refused);
+    applier.apply(plan)?;
+    parents::hold_orphans(&mut applier)?;
+    if user_triggers {
+        notes::settle(&mut applier)?;
+    }
+    log.finish()?;
+    folded.record(&tx)?;
+    tx.commit()?;
+    Ok(Batch { changes: folded.changes, conflicts, last: folded.last })
+}
+
+/// What a batch has to do.
+struct Work {
+    /// Pulled changes after the cursor, in the order of the sequence.
+    pulled: Vec<(i64, ChangeId)>,
+    /// Changes that waited for a table.
+    returned: Vec<ChangeId>,
+    /// Rows to be shown anew.
+    touched: Vec<Key>,
+    /// The greatest sequence number there is.
+    end: i64,
+    /// Whether the log has grown since the last merge, be it by own changes: then held rows get another chance.
+    moved: bool,
+}
+
+impl Work {
+    fn find(tx: &Transaction<'_>, tables: &Tables) -> Result<Self> {
+        pending::settle_columns(tx, tables)?;
+        let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
+        let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
+        Ok(Self {
+            pulled: pulled_after(tx, cursor)?,
+            returned: pending::take_changes(tx, tables, BATCH_CHANGES)?,
+            touched: take_touched(tx, tables)?,
+            end,
+            moved: end > cursor,
+        })
+    }
+
+    fn is_empty(&self) -> bool {
+        let held_may_move = self.moved;
+        self.pulled.is_empty() && self.returned.is_empty() && self.touched.is_empty() && !held_may_move
+    }
+
+    fn record(&self, tx: &Transaction<'_>) -> Result<()> {
+        Folded { cursor: self.end, changes: 0, last: true }.record(tx)
+    }
+
+    /// Folds as much as fits a batch, and adds the rows that are to be looked at for other reasons.
+    fn fold(&self, tx: &Transaction<'_>, folder: &mut Folder<'_, '_>) -> Result<Folded> {
+        for id in &self.returned {
+            folder.change(*id)?;
+        }
+        let mut folded = Folded { cursor: self.end, changes: self.returned.len() as u64, last: true };
+        let mut bytes = 0;
+        for (n, (seq, id)) in self.pulled.iter().enumerate() {
+            bytes += folder.change(*id)?;
+            folded.changes += 1;
+            if bytes >= BATCH_BYTES || n + 1 == BATCH_CHANGES {
+                folded.cursor = *seq;
+                folded.last = false;
+                break;
+            }
+        }
+        folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
+        self.touched.iter().for_each(|key| folder.touch(key.clone()));
+        for row in list_held(tx)? {
+            folder.touch((row.table_no, row.entity_id));
+        }
+        Ok(folded)
+    }
+}
+
+struct Folded {
+    cursor: i64,
+    changes: u64,
+    last: bool,
+}
+
+impl Folded {
+    fn record(&self, tx: &Transaction<'_>) -> Result<()> {
+        let before: Option<i64> = get_metadata(tx, Metadata::MergedSeq)?;
+        if before.is_none_or(|before| before < self.cursor) {
+            set_metadata(tx, Metadata::MergedSeq, self.cursor)?;
+        }
+        Ok(())
+    }
+}
+
+fn pulled_after(tx: &Transaction<'_>, cursor: i64) -> Result<Vec<(i64, ChangeId)>> {
+    let sql = "SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq LIMIT ?2";
+    let mut statement = tx.prepare_cached(sql)?;
+    let mut rows = statement.query((cursor, BATCH_CHANGES as i64))?;
+    let mut pulled = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = ChangeId::from_bytes(row.get(1)?);
+        pulled.push((row.get(0)?, id.ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?));
+    }
+    Ok(pulled)
+}
+
+/// Takes rows off the list of those to be shown anew; those of tables that are not there stay on it.
+fn take_touched(tx: &Transaction<'_>, tables: &Tables) -> Result<Vec<Key>> {
+    let mut touched = Vec::new();
+    for table in tables.iter() {
+        let limit = (BATCH_CHANGES - touched.len()) as i64;
+        let sql = "SELECT entity_id FROM ZV_TOUCHED WHERE table_no = ?1 ORDER BY entity_id LIMIT ?2";
+        let mut statement = tx.prepare_cached(sql)?;
+        let rows = statement.query_map((table.no(), limit), |row| row.get::<_, String>(0))?;
+        for row in rows {
+            touched.push((table.no(), row?));
+        }
+    }
+    let mut statement = tx.prepare_cached("DELETE FROM ZV_TOUCHED WHERE table_no = ?1 AND entity_id = ?2")?;
+    touched.iter().try_for_each(|(table_no, id)| statement.execute((table_no, id)).map(|_| ()))?;
+    Ok(touched)
+}

@@ -46,6 +46,18 @@ impl Registers {
         }
     }
 
+    /// Forgets the writes that `keep` refuses: for changes taken out of a log that nobody else has seen.
+    pub(crate) fn retain(&mut self, keep: impl Fn(u32, Register) -> bool) {
+        self.columns.retain(|(column, register)| keep(*column, *register));
+    }
+
+    /// Gives changes other ids, in an order that moves no winner.
+    pub(crate) fn rename(&mut self, new_id: impl Fn(ChangeId) -> Option<ChangeId>) {
+        for (_, register) in &mut self.columns {
+            register.id = new_id(register.id).unwrap_or(register.id);
+        }
+    }
+
     pub(crate) fn get(&self, column: u32) -> Option<Register> {
         let at = self.columns.binary_search_by_key(&column, |(c, _)| *c).ok()?;
         Some(self.columns[at].1)

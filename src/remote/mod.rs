@@ -1,1 +1,188 @@
-//! (in the making)
+//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put. Knows the names of objects and
+//! nothing of what they hold; no SQL, no merging. Relies on no conditional write, no lock and no order.
+
+mod failure;
+mod folder;
+mod http;
+mod listing;
+mod location;
+mod memory;
+mod options;
+mod s3;
+mod store;
+mod traffic;
+mod xml;
+
+#[cfg(test)]
+mod s3_tests;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use object_store::ObjectStore;
+
+use crate::error::Result;
+use crate::wire::ObjectName;
+use failure::Speaker;
+use folder::Folder;
+use location::{Bucket, Location};
+use store::Store;
+use traffic::Counters;
+
+pub(crate) use listing::{ListedChange, Listing};
+pub use options::RemoteOptions;
+pub use traffic::Traffic;
+
+/// A place in an object store through which replicas exchange their changes. Cheap to clone; clones share their [`Traffic`].
+///
+/// ```
+/// let remote = zvon::Remote::from_url("memory://notes/shared", &zvon::RemoteOptions::default())?;
+/// assert_eq!(remote.url(), "memory://notes/shared");
+/// # Ok::<(), zvon::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct Remote(Arc<Inner>);
+
+struct Inner {
+    url: String,
+    backend: Backend,
+    counters: Arc<Counters>,
+    has_own_clock: bool,
+}
+
+#[derive(Debug)]
+enum Backend {
+    Folder(Folder),
+    Store(Store),
+}
+
+/// What came of asking for an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Fetched {
+    /// All of its bytes.
+    Bytes(Bytes),
+    /// There is no such object (any more).
+    Gone,
+    /// It is larger than the limit; at most that much of it was held in memory.
+    TooLarge,
+}
+
+impl Remote {
+    /// Opens the place that a URL names. Nothing is sent yet; a folder that is missing is made.
+    ///
+    /// | URL | store |
+    /// | --- | --- |
+    /// | `file:///path`, a plain path | a folder |
+    /// | `memory://name/path` | memory, shared within the process by name |
+    /// | `s3://bucket/path` | AWS, or the server in the setting `AWS_ENDPOINT_URL` |
+    /// | `s3://host[:port]/bucket/path` | a server that speaks S3, where no setting names one and the host has a port, a dot, or is `localhost`; over https, but http on this machine |
+    ///
+    /// # Errors
+    ///
+    /// If the URL is none of these, holds a password, or cannot work with the options as they are; if the folder cannot be used.
+    pub fn from_url(url: &str, options: &RemoteOptions) -> Result<Self> {
+        let counters = Arc::new(Counters::default());
+        match location::parse(url, options.endpoint())? {
+            Location::Folder(path) => Self::in_folder(Folder::open(&path, Arc::clone(&counters))?, counters),
+            Location::Memory { name, base } => {
+                let url = location::text("memory", &name, &base);
+                let store = Store::new(memory::store(&name), base, anonymous(&url), Arc::clone(&counters));
+                Ok(Self::new(url, Backend::Store(store), counters, false))
+            }
+            Location::S3(bucket) => Self::in_bucket(&bucket, options, counters),
+        }
+    }
+
+    /// Uses a store of the caller's own, below the path `base` (`""` for all of it).
+    ///
+    /// `url` is the name by which the place is shown and remembered: give the same place the same name, and no secret.
+    ///
+    /// # Errors
+    ///
+    /// If `base` is not a path of an object store.
+    pub fn from_store(url: &str, store: Arc<dyn ObjectStore>, base: &str) -> Result<Self> {
+        let base = location::path(base)?;
+        let counters = Arc::new(Counters::default());
+        let store = Store::new(store, base, anonymous(url), Arc::clone(&counters));
+        Ok(Self::new(url.to_owned(), Backend::Store(store), counters, true))
+    }
+
+    fn in_folder(folder: Folder, counters: Arc<Counters>) -> Result<Self> {
+        Ok(Self::new(folder.url()?, Backend::Folder(folder), counters, false))
+    }
+
+    fn in_bucket(bucket: &Bucket, options: &RemoteOptions, counters: Arc<Counters>) -> Result<Self> {
+        let client = s3::build(bucket, options, Arc::clone(&counters))?;
+        let speaker = s3::speaker(bucket, options);
+        let store = Store::new(Arc::new(client), bucket.base.clone(), speaker, Arc::clone(&counters)).counted_below();
+        Ok(Self::new(bucket.url(), Backend::Store(store), counters, true))
+    }
+
+    fn new(url: String, backend: Backend, counters: Arc<Counters>, has_own_clock: bool) -> Self {
+        Self(Arc::new(Inner { url, backend, counters, has_own_clock }))
+    }
+
+    /// The place as text, without secrets: the same place, however it was written, has the same text.
+    ///
+    /// What a setting adds to an S3 URL (its endpoint) is not part of it.
+    pub fn url(&self) -> &str {
+        &self.0.url
+    }
+
+    /// What was asked and moved through this remote and its clones so far.
+    pub fn traffic(&self) -> Traffic {
+        self.0.counters.read()
+    }
+
+    /// Whether the times that [`modified_ms`](Self::modified_ms) tells come from another clock than this machine's.
+    pub(crate) fn has_own_clock(&self) -> bool {
+        self.0.has_own_clock
+    }
+
+    /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
+    pub(crate) async fn list(&self) -> Result<Listing> {
+        match &self.0.backend {
+            Backend::Folder(folder) => folder.list().await,
+            Backend::Store(store) => store.list(self.url()).await,
+        }
+    }
+
+    /// An object's bytes, at most `limit` of them, whatever the store says about its size.
+    pub(crate) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
+        match &self.0.backend {
+            Backend::Folder(folder) => folder.get(name, limit).await,
+            Backend::Store(store) => store.get(name, limit, self.url()).await,
+        }
+    }
+
+    /// Writes an object, over the old one if there is one: a name always has the same bytes. It is durable afterwards, and
+    /// nobody sees a part of it.
+    pub(crate) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+        match &self.0.backend {
+            Backend::Folder(folder) => folder.put(name, bytes).await,
+            Backend::Store(store) => store.put(name, bytes, self.url()).await,
+        }
+    }
+
+    /// When an object was last written, in milliseconds since the Unix epoch, or nothing if there is no such object.
+    pub(crate) async fn modified_ms(&self, name: &ObjectName) -> Result<Option<u64>> {
+        match &self.0.backend {
+            Backend::Folder(folder) => folder.modified_ms(name).await,
+            Backend::Store(store) => store.modified_ms(name, self.url()).await,
+        }
+    }
+}
+
+impl fmt::Debug for Remote {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Remote").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+/// Explains the failures of a store of which no more is known than its name.
+fn anonymous(url: &str) -> Speaker {
+    Speaker { server: url.to_owned(), bucket: "the bucket".to_owned(), doubt: String::new(), secrets: Vec::new() }
+}

@@ -1,1 +1,369 @@
-//! (in the making)
+//! Sync: the order of the steps. Each step is plan (pure), do (I/O), record (one transaction), and safe to repeat.
+
+mod clocks;
+mod clone;
+mod definitions;
+mod full;
+mod join;
+mod plan;
+mod pull;
+mod push;
+mod session;
+mod verify_remote;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::capture::{renew, seal, seal_within};
+use crate::changelog::{
+    LayoutRow, Log, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
+    remember_identity, remember_remote, retire_backfills, set_synced, waiting,
+};
+use crate::db::immediate;
+use crate::error::{Error, ErrorKind, Result};
+use crate::merge::merge;
+use crate::model::{ChangeId, Clock};
+use crate::remote::{Fetched, Listing, Remote};
+use crate::report::{OversizeChange, Phase, RequestCounts, SyncReport};
+use crate::wire::{Layout, ObjectName, RemoteIdentity};
+pub(crate) use clone::{check_clonable, create_tables};
+pub(crate) use definitions::{define, differences};
+use plan::{Known, Plan};
+pub(crate) use push::oversize;
+pub(crate) use session::Session;
+pub use session::Settings;
+pub(crate) use verify_remote::verify_remote;
+
+/// How a replica with rows of its own joins a remote that it is not related to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Join {
+    /// Rows with the same key are the same row.
+    Same,
+}
+
+/// The form in which changes lie on a remote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RemoteLayout {
+    /// One file a change, for the plainest readers.
+    Files,
+    /// Packs are allowed.
+    Packs,
+}
+
+/// What a sync is asked to do beyond the usual.
+#[derive(Debug, Clone, Copy, Default)]
+#[non_exhaustive]
+pub struct SyncOptions {
+    /// Read every file that is there and put back what is not as the log has it.
+    pub full: bool,
+    /// How to join a remote that this replica is not related to.
+    pub join: Option<Join>,
+    /// Record another layout on the remote.
+    pub layout: Option<RemoteLayout>,
+}
+
+/// A file that vanished between listing and fetching makes the sync list again, this often at most.
+const RELISTS: usize = 3;
+
+/// Brings a replica and a remote to the same set of changes, and the replica's tables in line with it.
+pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
+    let started = std::time::Instant::now();
+    let traffic = remote.traffic();
+    let mut report = SyncReport { remote: remote.url().to_owned(), ..SyncReport::default() };
+    let row = prepare(session, remote, &mut report).await?;
+    let listing = list(session, remote).await?;
+    let meeting = meet(session, remote, &row, &listing, options).await?;
+    clocks::check(session, remote, &row, &listing, &meeting).await?;
+    redate_own(session, &mut report).await?;
+    report.notices.extend(definitions::pull(session, remote, &listing).await?);
+    let (listing, plan) = pull_all(session, remote, &row, listing, options, &mut report).await?;
+    merge_all(session, &mut report).await?;
+    let layout = announce(session, remote, &row, &listing, &meeting, options).await?;
+    definitions::push(session, remote, &listing).await?;
+    push::push(session, remote, &row, &listing, &plan, &mut report).await?;
+    if options.full {
+        full::mend(session, remote, &listing, &mut report).await?;
+    }
+    finish(session, &row, layout, &mut report).await?;
+    let after = remote.traffic();
+    report.requests = RequestCounts {
+        list: after.list - traffic.list,
+        get: after.get - traffic.get,
+        put: after.put - traffic.put,
+        delete: after.delete - traffic.delete,
+        head: after.head - traffic.head,
+    };
+    report.bytes_in = after.bytes_in - traffic.bytes_in;
+    report.bytes_out = after.bytes_out - traffic.bytes_out;
+    report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
+    Ok(report)
+}
+
+/// Seals what was written, notices changed schemas, and remembers the remote.
+async fn prepare(session: &Session, remote: &Remote, report: &mut SyncReport) -> Result<RemoteRow> {
+    let (url, world) = (remote.url().to_owned(), session.world.clone());
+    let progress = session.reporter(Phase::Seal);
+    let (row, notices) = session
+        .run(move |conn| {
+            progress(0, None);
+            seal(conn, &world)?;
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            let renewed = renew(&mut log, &world)?;
+            log.finish()?;
+            let mut notices: Vec<String> = renewed.iter().map(renewal_notice).collect();
+            notices.extend(definitions::define(&tx)?);
+            let row = remember_remote(&tx, &url)?;
+            tx.commit()?;
+            Ok((row, notices))
+        })
+        .await?;
+    report.notices.extend(notices);
+    Ok(row)
+}
+
+/// What the user should know of a table whose triggers were renewed.
+pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
+    let (name, found) = (renewed.tracked.name(), renewed.found);
+    let what = match renewed.repaired {
+        true => "was dropped or rebuilt without its triggers; capture is on again",
+        false => "has other columns than before; capture covers them now",
+    };
+    let counts = [
+        (found.backfilled, "rows added to the log"),
+        (found.changed, "rows written meanwhile"),
+        (found.deleted, "rows deleted meanwhile"),
+        (found.missing, "missing rows shown again (`zvon track --accept-deletes` makes such rows deletes)"),
+    ];
+    let told: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    if told.is_empty() { format!("{name} {what}") } else { format!("{name} {what}: {}", told.join(", ")) }
+}
+
+async fn list(session: &Session, remote: &Remote) -> Result<Arc<Listing>> {
+    let progress = session.reporter(Phase::List);
+    progress(0, None);
+    let listing = remote.list().await?;
+    progress(listing.changes.len() as u64, None);
+    Ok(Arc::new(listing))
+}
+
+/// How replica and remote stand to each other.
+pub(crate) struct Meeting {
+    /// The remote's identities as listed.
+    identities: Vec<ChangeId>,
+}
+
+/// Makes sure that two databases do not mix: a replica with rows of its own needs something in common with the remote.
+async fn meet(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Arc<Listing>,
+    options: &SyncOptions,
+) -> Result<Meeting> {
+    let identities: Vec<ChangeId> = listing
+        .others
+        .iter()
+        .filter_map(|listed| match listed.name {
+            ObjectName::Identity(id) => Some(id),
+            _ => None,
+        })
+        .collect();
+    let (listed, no) = (identities.clone(), row.no);
+    let changes = Arc::clone(listing);
+    let is_empty = listing.changes.is_empty() && identities.is_empty();
+    let related = session
+        .run(move |conn| {
+            let known = known_identities(conn, None)?;
+            let meets = listed.iter().any(|id| known.contains(id));
+            let own_rows: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_SEQUENCE)", [], |row| row.get(0))?;
+            Ok(is_empty || meets || !own_rows || plan::any_known(conn, &changes)?)
+        })
+        .await?;
+    if !related && options.join.is_none() {
+        return Err(join::refusal(session, remote, listing).await?);
+    }
+    check_identities(session, remote, &identities).await?;
+    let remembered = identities.clone();
+    session.run(move |conn| remembered.iter().try_for_each(|id| remember_identity(conn, no, *id))).await?;
+    Ok(Meeting { identities })
+}
+
+/// Refuses a remote that asks for more than this program knows, before anything is merged or uploaded.
+async fn check_identities(session: &Session, remote: &Remote, identities: &[ChangeId]) -> Result<()> {
+    let known = session.run(|conn| known_identities(conn, None)).await?;
+    for id in identities.iter().filter(|id| !known.contains(id)) {
+        let name = ObjectName::Identity(*id);
+        let Fetched::Bytes(bytes) = remote.get(&name, IDENTITY_LIMIT).await? else { continue };
+        RemoteIdentity::decode(&bytes)
+            .map_err(|bad| Error::new(ErrorKind::Remote, format!("{}: {name}: {bad}", remote.url())).caused_by(bad))?;
+    }
+    Ok(())
+}
+
+const IDENTITY_LIMIT: u64 = 64 << 10;
+
+/// Own changes that a wrong clock dated ahead get new ids while nobody has seen them.
+async fn redate_own(session: &Session, report: &mut SyncReport) -> Result<()> {
+    let (world, drift) = (session.world.clone(), drift_ms(session.settings.max_clock_drift));
+    report.redated = session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            let bound = Clock::lower_bound(world.now_ms().saturating_add(drift));
+            let redated = redate(&tx, &world, bound)?;
+            tx.commit()?;
+            Ok(redated)
+        })
+        .await?;
+    Ok(())
+}
+
+pub(crate) fn drift_ms(drift: Duration) -> u64 {
+    u64::try_from(drift.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Fetches what the log lacks; lists again where a listed file was gone.
+async fn pull_all(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    mut listing: Arc<Listing>,
+    options: &SyncOptions,
+    report: &mut SyncReport,
+) -> Result<(Arc<Listing>, Plan)> {
+    for round in 0.. {
+        let known = known_files(session, row, options.full && round == 0).await?;
+        let plan = plan::make(session, row, &listing, known).await?;
+        let pulled = pull::pull(session, remote, row, &listing, &plan, report).await?;
+        if !pulled.vanished || round == RELISTS {
+            return Ok((listing, plan));
+        }
+        listing = list(session, remote).await?;
+    }
+    unreachable!("the loop above only ends by returning")
+}
+
+async fn known_files(session: &Session, row: &RemoteRow, forget: bool) -> Result<Known> {
+    let no = row.no;
+    let world = session.world.clone();
+    let drift = drift_ms(session.settings.max_clock_drift);
+    session
+        .run(move |conn| {
+            let refused = if forget { Vec::new() } else { refused_files(conn, no)? };
+            let now_ms = world.now_ms();
+            Ok(Known::new(refused, waiting(conn, no)?, now_ms, drift))
+        })
+        .await
+}
+
+async fn merge_all(session: &Session, report: &mut SyncReport) -> Result<()> {
+    let world = session.world.clone();
+    let progress = session.reporter(Phase::Merge);
+    let merged = session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            retire_backfills(&tx)?;
+            tx.commit()?;
+            merge(conn, &world, &|done| progress(done, None))
+        })
+        .await?;
+    report.merged = merged.changes;
+    report.conflicts = merged.conflicts;
+    Ok(())
+}
+
+/// Names the remote where nobody has, and records its layout where it has none or another is asked for.
+async fn announce(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    meeting: &Meeting,
+    options: &SyncOptions,
+) -> Result<LayoutRow> {
+    if meeting.identities.is_empty() {
+        let no = row.no;
+        // A remote that was emptied gets back the name by which its replicas know it.
+        let known = session.run(move |conn| known_identities(conn, Some(no))).await?;
+        let identity = known.into_iter().min().unwrap_or_else(|| session.new_id());
+        let body = RemoteIdentity::new(identity.to_string()).encode();
+        session.run(move |conn| remember_identity(conn, no, identity)).await?;
+        remote.put(&ObjectName::Identity(identity), body.into()).await?;
+    }
+    settle_layout(session, remote, row, listing, options).await
+}
+
+/// The layout that the remote records; the first sync, or an explicit wish, records it there.
+async fn settle_layout(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    options: &SyncOptions,
+) -> Result<LayoutRow> {
+    let newest = newest_layout(listing);
+    let recorded = match newest {
+        Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
+        Some(id) => read_layout(remote, id).await?,
+        None => None,
+    };
+    let wanted = match options.layout {
+        Some(RemoteLayout::Files) => Some(Layout::Files),
+        Some(RemoteLayout::Packs) => Some(Layout::Packs),
+        None if recorded.is_none() => Some(Layout::Packs),
+        None => None,
+    };
+    match wanted.filter(|wanted| recorded.as_deref() != Some(layout_text(*wanted))) {
+        Some(wanted) => {
+            let id = Clock::new(newest).next(session.world.now_ms(), session.world.random());
+            remote.put(&ObjectName::Layout(id), wanted.encode().into()).await?;
+            Ok(LayoutRow { layout: layout_text(wanted).to_owned(), id: id.to_string() })
+        }
+        None => Ok(LayoutRow {
+            layout: recorded.unwrap_or_default(),
+            id: newest.map(|id| id.to_string()).unwrap_or_default(),
+        }),
+    }
+}
+
+fn layout_text(layout: Layout) -> &'static str {
+    match layout {
+        Layout::Files => "files",
+        Layout::Packs => "packs",
+    }
+}
+
+fn newest_layout(listing: &Listing) -> Option<ChangeId> {
+    let layouts = listing.others.iter().filter_map(|listed| match listed.name {
+        ObjectName::Layout(id) => Some(id),
+        _ => None,
+    });
+    layouts.max()
+}
+
+async fn read_layout(remote: &Remote, id: ChangeId) -> Result<Option<String>> {
+    Ok(match remote.get(&ObjectName::Layout(id), IDENTITY_LIMIT).await? {
+        Fetched::Bytes(bytes) => Layout::decode(&bytes).ok().map(|layout| layout_text(layout).to_owned()),
+        _ => None,
+    })
+}
+
+/// Records the end, and counts what the user should know.
+async fn finish(session: &Session, row: &RemoteRow, layout: LayoutRow, report: &mut SyncReport) -> Result<()> {
+    let (no, now_ms) = (row.no, session.world.now_ms());
+    let (held, rejected, waiting) = session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            set_synced(&tx, no, now_ms, &layout)?;
+            let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), waiting(&tx, no)?.len());
+            tx.commit()?;
+            Ok(counts)
+        })
+        .await?;
+    report.held = held;
+    report.rejected = rejected as u64;
+    report.waiting = waiting as u64;
+    Ok(())
+}

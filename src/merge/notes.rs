@@ -1,0 +1,82 @@
+//! What the user's triggers wrote into tracked tables while a merge wrote: shown from the registers again, and no change.
+
+use std::collections::BTreeSet;
+
+use rusqlite::config::DbConfig;
+use rusqlite::{Connection, params_from_iter};
+
+use super::apply::{Applier, Stop, winners};
+use super::fold::{Key, Plan, Touched};
+use crate::capture::{same_through_affinity, take_notes};
+use crate::db::{bind_value, read_value};
+use crate::error::Result;
+use crate::model::{Value, decode_entity_id};
+
+/// How often rows are written back with the triggers on, so that what follows the table (a search index) follows this too.
+const ROUNDS_WITH_TRIGGERS: usize = 2;
+
+/// Writes back every row that the journal noted since the merge began and that is not what its registers say.
+pub(super) fn settle(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
+    for round in 0.. {
+        let noted = take_notes(applier.log)?;
+        let plan = differing(applier, noted)?;
+        if plan.is_empty() {
+            return Ok(());
+        }
+        let last = round >= ROUNDS_WITH_TRIGGERS;
+        if last {
+            // A trigger that rewrites its own row at every write would never let go.
+            set_triggers(applier.log.conn, false)?;
+        }
+        let applied = applier.apply(plan);
+        if last {
+            set_triggers(applier.log.conn, true)?;
+            take_notes(applier.log)?;
+        }
+        applied?;
+        if last {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn differing(applier: &mut Applier<'_, '_>, noted: BTreeSet<Key>) -> Result<Plan, Stop> {
+    let mut plan = Plan::new();
+    for key in noted {
+        if applier.tables.get(key.0).is_some() && !is_as_registered(applier, &key)? {
+            plan.insert(key, Touched { whole: true, ..Touched::default() });
+        }
+    }
+    Ok(plan)
+}
+
+/// Whether a row stands in its table as its registers, and its being held, say.
+fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
+    let entity = applier.log.entity(key.0, &key.1)?;
+    let wanted = (entity.shown && entity.registers.alive()).then(|| entity.registers.clone());
+    let table = applier.table(key.0)?;
+    let conn = applier.log.conn;
+    let Some(row_key) = table.key(&key.1) else { return Ok(true) };
+    let mut statement = conn.prepare_cached(&table.select_sql)?;
+    let mut rows = statement.query(params_from_iter(row_key.iter().map(bind_value)))?;
+    let Some(row) = rows.next()? else { return Ok(wanted.is_none()) };
+    let Some(registers) = wanted else { return Ok(false) };
+    let values = winners(conn, table, &registers, Touched::default())?;
+    for (n, (column, value)) in table.columns.iter().zip(&values).enumerate() {
+        let there: Value = read_value(row.get_ref(row_key.len() + n)?);
+        let source = &table.tracked.source;
+        let parts = decode_entity_id(source.kind, source.key.len(), &key.1).unwrap_or_default();
+        if there != *value && !same_through_affinity(conn, &table.shape, parts, &column.name, value)? {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Switches the triggers of this connection on or off; other connections are not affected
+/// (`SQLITE_DBCONFIG_ENABLE_TRIGGER`, <https://sqlite.org/c3ref/c_dbconfig_defensive.html>).
+pub(super) fn set_triggers(conn: &Connection, on: bool) -> Result<()> {
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on)?;
+    Ok(())
+}

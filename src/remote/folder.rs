@@ -1,0 +1,205 @@
+//! A remote in a folder, which sync tools, desktops and people share: whatever else lies there must not stop a listing, and
+//! what cannot be read must not look absent. Writing is `object_store`'s, atomic and with fsync; the rest is plain `std::fs`.
+
+use std::fs::{self, File, Metadata};
+use std::io::{self, ErrorKind as IoErrorKind, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::UNIX_EPOCH;
+
+use bytes::Bytes;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::{ObjectStoreExt, PutPayload};
+use url::Url;
+
+use super::Fetched;
+use super::listing::{Listing, Properties};
+use super::traffic::{Counters, Request};
+use crate::error::{Error, ErrorKind, Result};
+use crate::wire::{ObjectName, ParsedName};
+
+/// A folder on a disk of this machine, or one that looks so.
+#[derive(Debug)]
+pub(super) struct Folder {
+    root: PathBuf,
+    store: LocalFileSystem,
+    counters: Arc<Counters>,
+}
+
+impl Folder {
+    /// Opens a folder, making it first if it is missing.
+    pub(super) fn open(path: &Path, counters: Arc<Counters>) -> Result<Self> {
+        fs::create_dir_all(path).map_err(|e| cannot("use", path, e))?;
+        // One place has one name, by whatever links it was reached.
+        let root = fs::canonicalize(path).map_err(|e| cannot("use", path, e))?;
+        let store =
+            LocalFileSystem::new_with_prefix(&root).map_err(|e| cannot("use", path, io_error(e)))?.with_fsync(true);
+        Ok(Self { root, store, counters })
+    }
+
+    /// The folder as a `file://` URL.
+    pub(super) fn url(&self) -> Result<String> {
+        let url = Url::from_file_path(&self.root)
+            .map_err(|()| Error::usage(format!("{} cannot be written as a URL", self.root.display())))?;
+        Ok(url.into())
+    }
+
+    pub(super) async fn list(&self) -> Result<Listing> {
+        self.counters.request(Request::List);
+        let root = self.root.clone();
+        blocking(move || walk(&root)).await
+    }
+
+    pub(super) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
+        self.counters.request(Request::Get);
+        let path = self.path(name);
+        let fetched = blocking(move || read(&path, limit).map_err(|e| cannot("read", &path, e))).await?;
+        if let Fetched::Bytes(bytes) = &fetched {
+            self.counters.received(bytes.len());
+        }
+        Ok(fetched)
+    }
+
+    pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+        self.counters.request(Request::Put);
+        self.counters.sent(bytes.len());
+        let written = self.store.put(&Key::from(name.to_string()), PutPayload::from(bytes)).await;
+        written.map(|_| ()).map_err(|e| cannot("write", &self.path(name), io_error(e)))
+    }
+
+    pub(super) async fn modified_ms(&self, name: &ObjectName) -> Result<Option<u64>> {
+        self.counters.request(Request::Head);
+        let path = self.path(name);
+        blocking(move || match fs::metadata(&path) {
+            Ok(meta) => Ok(meta.is_file().then(|| properties(&meta).modified_ms)),
+            Err(e) if e.kind() == IoErrorKind::NotFound => Ok(None),
+            Err(e) => Err(cannot("read", &path, e)),
+        })
+        .await
+    }
+
+    fn path(&self, name: &ObjectName) -> PathBuf {
+        self.root.join(name.to_string())
+    }
+}
+
+/// Disks block: nothing here may run on a thread that drives other tasks.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => match error.try_into_panic() {
+            Ok(panic) => std::panic::resume_unwind(panic),
+            Err(_) => Err(Error::new(ErrorKind::Interrupted, "the runtime is shutting down")),
+        },
+    }
+}
+
+/// Lists our own folders and looks into no other.
+fn walk(root: &Path) -> Result<Listing> {
+    let mut listing = Listing::default();
+    for entry in fs::read_dir(root).map_err(|e| cannot("list", root, e))? {
+        let entry = entry.map_err(|e| cannot("list", root, e))?;
+        if !ObjectName::FOLDERS.iter().any(|folder| entry.file_name() == *folder) {
+            listing.strangers += 1;
+        }
+    }
+    for folder in ObjectName::FOLDERS {
+        walk_folder(&root.join(folder), folder, &mut listing)?;
+    }
+    Ok(listing.sorted())
+}
+
+fn walk_folder(path: &Path, folder: &str, listing: &mut Listing) -> Result<()> {
+    let entries = match fs::read_dir(path) {
+        Ok(entries) => entries,
+        Err(e) if is_absent(path, &e) => return Ok(()),
+        Err(e) => return Err(cannot("list", path, e)),
+    };
+    for entry in entries {
+        let entry = entry.map_err(|e| cannot("list", path, e))?;
+        let name = entry.file_name();
+        let name = name.to_str().map_or(ParsedName::Stranger, |name| ParsedName::parse(&format!("{folder}/{name}")));
+        if name == ParsedName::Stranger {
+            listing.strangers += 1;
+        } else if let Some(meta) = file_at(&entry.path())? {
+            listing.add(name, || properties(&meta));
+        } else {
+            listing.strangers += 1;
+        }
+    }
+    Ok(())
+}
+
+/// The properties of a regular file, or of one that a link leads to. Nothing for what only bears such a name: a folder, a pipe,
+/// a link that leads nowhere; nothing for what has vanished since.
+fn file_at(path: &Path) -> Result<Option<Metadata>> {
+    match fs::metadata(path) {
+        Ok(meta) => Ok(Some(meta).filter(Metadata::is_file)),
+        Err(e) => match fs::symlink_metadata(path) {
+            Ok(link) if link.is_symlink() => Ok(None),
+            Err(gone) if gone.kind() == IoErrorKind::NotFound => Ok(None),
+            _ => Err(cannot("read", path, e)),
+        },
+    }
+}
+
+/// A folder is absent only if nothing bears its name: behind a link that leads nowhere may be a drive that is not mounted.
+fn is_absent(path: &Path, error: &io::Error) -> bool {
+    let nothing = |e: io::Error| e.kind() == IoErrorKind::NotFound;
+    error.kind() == IoErrorKind::NotFound && fs::symlink_metadata(path).err().is_some_and(nothing)
+}
+
+/// Reads a file up to a limit. What is no regular file is not opened: a pipe would never answer.
+fn read(path: &Path, limit: u64) -> io::Result<Fetched> {
+    let opened = fs::metadata(path).and_then(|meta| match meta {
+        meta if !meta.is_file() => Err(IoErrorKind::NotFound.into()),
+        meta => Ok((File::open(path)?, meta.len())),
+    });
+    let (file, size) = match opened {
+        Err(e) if e.kind() == IoErrorKind::NotFound => return Ok(Fetched::Gone),
+        opened => opened?,
+    };
+    if size > limit {
+        return Ok(Fetched::TooLarge);
+    }
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > limit {
+        return Ok(Fetched::TooLarge);
+    }
+    Ok(Fetched::Bytes(bytes.into()))
+}
+
+/// The tag is the time and the size: a sync tool that completes or replaces a file changes one of them.
+fn properties(meta: &Metadata) -> Properties {
+    let age = meta.modified().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok()).unwrap_or_default();
+    let modified_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+    Properties { size: meta.len(), etag: Some(format!("{:x}-{:x}", age.as_nanos(), meta.len())), modified_ms }
+}
+
+fn cannot(doing: &str, path: &Path, error: io::Error) -> Error {
+    let advice = match error.kind() {
+        _ if path.is_file() && doing != "read" && doing != "write" => ": it is a file, not a folder",
+        IoErrorKind::NotADirectory => ": a part of the path is a file, not a folder",
+        IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => ": check the folder's permissions",
+        IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded => ": make room on the disk",
+        IoErrorKind::NotFound => ": check that the folder is there, and its drive mounted",
+        _ => "",
+    };
+    Error::new(ErrorKind::Remote, format!("cannot {doing} {}{advice}", path.display())).caused_by(error)
+}
+
+/// The operating system's error inside a store's.
+fn io_error(error: object_store::Error) -> io::Error {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(&error);
+    while let Some(inner) = cause {
+        if let Some(io) = inner.downcast_ref::<io::Error>() {
+            return io
+                .raw_os_error()
+                .map_or_else(|| io::Error::new(io.kind(), io.to_string()), io::Error::from_raw_os_error);
+        }
+        cause = inner.source();
+    }
+    io::Error::other(error.to_string())
+}

@@ -1,0 +1,165 @@
+//! The wire of an S3 remote, below `object_store`'s retries: counts every attempt, waits no longer than it should, and bounds
+//! what a server may answer where `object_store` would read on without end. Knows no object's name and signs nothing.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::future::BoxFuture;
+use object_store::ClientOptions;
+use object_store::client::{
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+};
+
+use super::traffic::{Counters, Request};
+use super::xml;
+
+/// A page has 1,000 keys of at most 1,024 bytes each: escaped at their worst, with all that stands around them, they stay below this.
+const MAX_PAGE: usize = 16 << 20;
+/// An error's text beyond this tells nobody anything.
+const MAX_ERROR: usize = 64 << 10;
+/// An upload may be as slow as this, in bytes a second, before it counts as stuck.
+const SLOWEST_UPLOAD: u64 = 16 << 10;
+
+/// Makes clients that count into `counters` what goes to the store's own server (and not what goes to a credentials service).
+#[derive(Debug)]
+pub(super) struct Connector {
+    pub(super) counters: Arc<Counters>,
+    /// The host of the store's endpoint; AWS's own where there is none.
+    pub(super) host: Option<String>,
+    pub(super) silence: Duration,
+}
+
+impl HttpConnector for Connector {
+    fn connect(&self, options: &ClientOptions) -> object_store::Result<HttpClient> {
+        // A read timeout starts with the request, so that it would cut off an upload that merely takes its time.
+        let readers = ReqwestConnector::default().connect(&options.clone().with_read_timeout(self.silence))?;
+        let writers = ReqwestConnector::default().connect(options)?;
+        let (counters, host) = (Arc::clone(&self.counters), self.host.clone());
+        Ok(HttpClient::new(Service { readers, writers, counters, host, silence: self.silence }))
+    }
+}
+
+#[derive(Debug)]
+struct Service {
+    readers: HttpClient,
+    writers: HttpClient,
+    counters: Arc<Counters>,
+    host: Option<String>,
+    silence: Duration,
+}
+
+impl HttpService for Service {
+    // `HttpService` is declared with the `async_trait` macro, and this is what that expands to.
+    fn call<'a, 'f>(&'a self, request: HttpRequest) -> BoxFuture<'f, Result<HttpResponse, HttpError>>
+    where
+        'a: 'f,
+        Self: 'f,
+    {
+        Box::pin(self.perform(request))
+    }
+}
+
+impl Service {
+    async fn perform(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let kind = kind_of(&request);
+        if let Some(kind) = kind.filter(|_| self.is_store(&request)) {
+            self.counters.request(kind);
+            self.counters.sent(request.body().content_length());
+        }
+        let response = match kind {
+            Some(Request::Put) => self.upload(request).await?,
+            _ => self.readers.execute(request).await?,
+        };
+        if !response.status().is_success() {
+            return shorten(response).await;
+        }
+        match kind {
+            Some(Request::List) => self.page(response).await,
+            _ => Ok(response),
+        }
+    }
+
+    async fn upload(&self, request: HttpRequest) -> Result<HttpResponse, HttpError> {
+        let length = request.body().content_length() as u64;
+        let limit = self.silence.saturating_add(Duration::from_secs(length / SLOWEST_UPLOAD));
+        match tokio::time::timeout(limit, self.writers.execute(request)).await {
+            Ok(answer) => answer,
+            Err(_) => Err(HttpError::new(HttpErrorKind::Timeout, Unusable("the upload took too long"))),
+        }
+    }
+
+    async fn page(&self, response: HttpResponse) -> Result<HttpResponse, HttpError> {
+        let (parts, body) = response.into_parts();
+        let (page, whole) = collect(body.bytes_stream(), MAX_PAGE).await?;
+        self.counters.received(page.len());
+        if !whole {
+            return Err(HttpError::new(HttpErrorKind::Decode, Unusable("a page of the listing is too long")));
+        }
+        let page = match std::str::from_utf8(&page).map(xml::without_odd_keys) {
+            Ok(std::borrow::Cow::Owned(page)) => Bytes::from(page),
+            _ => page,
+        };
+        Ok(HttpResponse::from_parts(parts, page.into()))
+    }
+
+    fn is_store(&self, request: &HttpRequest) -> bool {
+        let host = request.uri().host().unwrap_or_default();
+        match &self.host {
+            Some(own) => host.eq_ignore_ascii_case(own),
+            None => host.ends_with(".amazonaws.com") && !host.starts_with("sts."),
+        }
+    }
+}
+
+fn kind_of(request: &HttpRequest) -> Option<Request> {
+    let query = request.uri().query().unwrap_or_default();
+    match request.method().as_str() {
+        "GET" if query.split('&').any(|pair| pair == "list-type=2") => Some(Request::List),
+        "GET" => Some(Request::Get),
+        "HEAD" => Some(Request::Head),
+        "PUT" => Some(Request::Put),
+        "DELETE" => Some(Request::Delete),
+        "POST" if query == "delete" => Some(Request::Delete),
+        _ => None,
+    }
+}
+
+/// An error's body as readable text of bounded length: `object_store` forgets the status of one that is not UTF-8.
+async fn shorten(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = response.into_parts();
+    let (text, _) = collect(body.bytes_stream(), MAX_ERROR).await.unwrap_or_default();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    Ok(HttpResponse::from_parts(parts, text.into()))
+}
+
+/// Reads a body up to a limit; false if there was more.
+async fn collect(
+    mut chunks: impl futures::Stream<Item = Result<Bytes, HttpError>> + Unpin,
+    limit: usize,
+) -> Result<(Bytes, bool), HttpError> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk?;
+        let room = limit - body.len();
+        body.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if chunk.len() > room {
+            return Ok((body.freeze(), false));
+        }
+    }
+    Ok((body.freeze(), true))
+}
+
+/// Why an answer was given up.
+#[derive(Debug)]
+struct Unusable(&'static str);
+
+impl fmt::Display for Unusable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Unusable {}

@@ -1,0 +1,104 @@
+//! What a listing found, sorted by name: this program's objects, refused files, and how many strangers there were.
+
+use sha2::{Digest, Sha256};
+
+use crate::model::ChangeId;
+use crate::wire::{ObjectName, ParsedName};
+
+/// Everything below a remote's base path at about one time. A million changes take 32 MB, so each is kept small.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Listing {
+    /// The loose files, sorted by id.
+    pub(crate) changes: Vec<ListedChange>,
+    /// This program's other objects, sorted by name.
+    pub(crate) others: Vec<Listed>,
+    /// Files that were meant to be changes and cannot be by their name, sorted by name.
+    pub(crate) refused: Vec<RefusedName>,
+    /// How many other things were met; no listing is complete in them.
+    pub(crate) strangers: usize,
+    /// When the newest of our objects was written, by the store's clock, in milliseconds since the Unix epoch.
+    pub(crate) newest_modified_ms: u64,
+}
+
+/// A loose file as a listing shows it. Size and stamp are the store's word, and no more than that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListedChange {
+    pub(crate) id: ChangeId,
+    pub(crate) size: u64,
+    /// A digest of the etag: differs when the bytes do, as far as the store can tell.
+    pub(crate) stamp: u64,
+}
+
+/// Another object of ours.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Listed {
+    pub(crate) name: ObjectName,
+    pub(crate) size: u64,
+}
+
+/// A file that was meant to be a change under a name that no change can have.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct RefusedName {
+    /// Relative to the base path: `changes/….msgpack`.
+    pub(crate) name: String,
+    pub(crate) size: u64,
+    /// A digest of the etag.
+    pub(crate) stamp: u64,
+}
+
+/// The properties of one entry.
+pub(super) struct Properties {
+    pub(super) size: u64,
+    pub(super) etag: Option<String>,
+    pub(super) modified_ms: u64,
+}
+
+impl Listing {
+    /// Every object, in the order of the names.
+    #[cfg(test)]
+    pub(super) fn names(&self) -> Vec<ObjectName> {
+        let changes = self.changes.iter().map(|listed| ObjectName::Change(listed.id));
+        changes.chain(self.others.iter().map(|listed| listed.name)).collect()
+    }
+
+    /// Takes note of an entry by its parsed name; the properties are asked for only where they matter.
+    pub(super) fn add(&mut self, name: ParsedName, properties: impl FnOnce() -> Properties) {
+        match name {
+            ParsedName::Known(name) => {
+                let Properties { size, etag, modified_ms } = properties();
+                self.newest_modified_ms = self.newest_modified_ms.max(modified_ms);
+                match name {
+                    ObjectName::Change(id) => self.changes.push(ListedChange { id, size, stamp: digest(etag) }),
+                    name => self.others.push(Listed { name, size }),
+                }
+            }
+            ParsedName::Refused(name) => {
+                let Properties { size, etag, .. } = properties();
+                self.refused.push(RefusedName { name, size, stamp: digest(etag) });
+            }
+            ParsedName::Stranger => self.strangers += 1,
+        }
+    }
+
+    /// How many of this program's objects there are.
+    pub(super) fn known(&self) -> usize {
+        self.changes.len() + self.others.len()
+    }
+
+    /// No store promises an order, and folders have none.
+    pub(super) fn sorted(mut self) -> Self {
+        self.changes.sort_unstable_by_key(|listed| listed.id);
+        self.others.sort_unstable_by_key(|listed| listed.name);
+        self.refused.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self
+    }
+}
+
+/// The first eight bytes of the etag's SHA-256; 0 where the store has none.
+fn digest(etag: Option<String>) -> u64 {
+    etag.map_or(0, |etag| {
+        let hash = Sha256::digest(etag.as_bytes());
+        let (first, _) = hash.as_slice().split_first_chunk::<8>().expect("SHA-256 has 32 bytes");
+        u64::from_be_bytes(*first)
+    })
+}

@@ -1,0 +1,160 @@
+//! A remote in any `ObjectStore`: S3, memory, a caller's own. Believes nothing that a store says about order or size.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use futures::TryStreamExt;
+use object_store::path::{Path, PathPart};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
+
+use super::Fetched;
+use super::failure::{Speaker, is_bucket_missing};
+use super::listing::{Listing, Properties};
+use super::traffic::{Counters, Request};
+use crate::error::Result;
+use crate::wire::{ObjectName, ParsedName};
+
+/// More strangers than this, and more than objects of ours, and the folders are listed one by one.
+const CROWD: usize = 1000;
+
+/// A base path in a store.
+#[derive(Debug)]
+pub(super) struct Store {
+    store: Arc<dyn ObjectStore>,
+    base: Path,
+    speaker: Speaker,
+    counters: Arc<Counters>,
+    /// Whether requests are counted here, as calls; where there is HTTP below, they are counted there, as sent.
+    counts_calls: bool,
+    /// Whether an earlier listing met a crowd of strangers: the next one does not wade through it again.
+    crowded: AtomicBool,
+}
+
+impl Store {
+    pub(super) fn new(store: Arc<dyn ObjectStore>, base: Path, speaker: Speaker, counters: Arc<Counters>) -> Self {
+        Self { store, base, speaker, counters, counts_calls: true, crowded: AtomicBool::new(false) }
+    }
+
+    /// Leaves the counting of requests to a layer below.
+    pub(super) fn counted_below(mut self) -> Self {
+        self.counts_calls = false;
+        self
+    }
+
+    pub(super) async fn list(&self, place: &str) -> Result<Listing> {
+        let explain = |e| self.speaker.explain(&format!("list {place}"), &e);
+        if !self.crowded.load(Ordering::Relaxed) {
+            let mut listing = Listing::default();
+            match self.list_below(&self.base, &mut listing, true).await {
+                Ok(Completeness::Whole) => return Ok(listing.sorted()),
+                Ok(Completeness::Crowded) => self.crowded.store(true, Ordering::Relaxed),
+                // A name that the store cannot even say ends its listing; with luck it stands outside our folders.
+                Err(object_store::Error::InvalidPath { .. }) => {}
+                Err(error) => return Err(explain(error)),
+            }
+        }
+        let mut listing = Listing::default();
+        for folder in ObjectName::FOLDERS {
+            self.list_below(&self.key(folder), &mut listing, false).await.map_err(explain)?;
+        }
+        Ok(listing.sorted())
+    }
+
+    async fn list_below(
+        &self,
+        prefix: &Path,
+        listing: &mut Listing,
+        may_stop: bool,
+    ) -> object_store::Result<Completeness> {
+        self.count(Request::List);
+        let mut entries = self.store.list((!prefix.is_root()).then_some(prefix));
+        while let Some(meta) = entries.try_next().await? {
+            let name = self.relative(&meta).map_or(ParsedName::Stranger, ParsedName::parse);
+            listing.add(name, || properties(&meta));
+            if may_stop && listing.strangers > CROWD && listing.strangers > listing.known() {
+                return Ok(Completeness::Crowded);
+            }
+        }
+        Ok(Completeness::Whole)
+    }
+
+    pub(super) async fn get(&self, name: &ObjectName, limit: u64, place: &str) -> Result<Fetched> {
+        self.count(Request::Get);
+        let explain = |e| self.speaker.explain(&format!("read {name} from {place}"), &e);
+        match self.store.get(&self.key(&name.to_string())).await {
+            Ok(found) => self.read(found, limit).await.map_err(explain),
+            Err(error) if is_gone(&error) => Ok(Fetched::Gone),
+            Err(error) => Err(explain(error)),
+        }
+    }
+
+    async fn read(&self, found: GetResult, limit: u64) -> object_store::Result<Fetched> {
+        if found.meta.size > limit {
+            return Ok(Fetched::TooLarge);
+        }
+        let mut chunks = found.into_stream();
+        let mut body = BytesMut::new();
+        while let Some(chunk) = chunks.next().await {
+            let chunk = chunk?;
+            self.counters.received(chunk.len());
+            if (body.len() + chunk.len()) as u64 > limit {
+                return Ok(Fetched::TooLarge);
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Fetched::Bytes(body.freeze()))
+    }
+
+    pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes, place: &str) -> Result<()> {
+        self.count(Request::Put);
+        if self.counts_calls {
+            self.counters.sent(bytes.len());
+        }
+        match self.store.put(&self.key(&name.to_string()), bytes.into()).await {
+            Ok(_) => Ok(()),
+            Err(error) => Err(self.speaker.explain(&format!("write {name} to {place}"), &error)),
+        }
+    }
+
+    pub(super) async fn modified_ms(&self, name: &ObjectName, place: &str) -> Result<Option<u64>> {
+        self.count(Request::Head);
+        match self.store.head(&self.key(&name.to_string())).await {
+            Ok(meta) => Ok(Some(properties(&meta).modified_ms)),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(self.speaker.explain(&format!("look for {name} in {place}"), &error)),
+        }
+    }
+
+    fn count(&self, request: Request) {
+        if self.counts_calls {
+            self.counters.request(request);
+        }
+    }
+
+    fn key(&self, name: &str) -> Path {
+        self.base.parts().chain(name.split('/').map(PathPart::from)).collect()
+    }
+
+    fn relative<'a>(&self, meta: &'a ObjectMeta) -> Option<&'a str> {
+        let key = meta.location.as_ref();
+        if self.base.is_root() { Some(key) } else { key.strip_prefix(self.base.as_ref())?.strip_prefix('/') }
+    }
+}
+
+enum Completeness {
+    Whole,
+    Crowded,
+}
+
+fn is_gone(error: &object_store::Error) -> bool {
+    matches!(error, object_store::Error::NotFound { .. }) && !is_bucket_missing(error)
+}
+
+/// Some servers list no tags; the time of the last write then stands in.
+fn properties(meta: &ObjectMeta) -> Properties {
+    let modified_ms = u64::try_from(meta.last_modified.timestamp_millis()).unwrap_or(0);
+    let etag = meta.e_tag.clone().or_else(|| Some(format!("{modified_ms}ms")));
+    Properties { size: meta.size, etag, modified_ms }
+}

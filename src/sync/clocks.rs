@@ -1,0 +1,165 @@
+//! Whose clock is wrong: this machine's, or another's. The verdict is pure; the evidence is gathered here.
+
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
+
+use super::pull::read_authors;
+use super::{Meeting, RemoteRow, Session, drift_ms};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::{CLOCK_FLOOR_MS, ChangeId, Clock};
+use crate::remote::{Listing, Remote};
+use crate::wire::{ObjectName, RemoteIdentity};
+
+/// How many authors must be heard before most of them can outvote this machine.
+const MIN_AUTHORS: usize = 3;
+
+/// What is known of the time.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Evidence {
+    now_ms: u64,
+    drift_ms: u64,
+    /// The store's clock, where it has one of its own and could be asked.
+    store_ms: Option<u64>,
+    /// The newest change of each author, backfills aside.
+    authors_ms: Vec<u64>,
+}
+
+/// What a wrong clock of this machine looks like.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Verdict {
+    Plausible,
+    /// By how many milliseconds this machine is ahead of (or, negative, behind) the store.
+    OffTheStore(i64),
+    /// Most authors' newest changes lie further ahead than the drift allows.
+    BehindMostAuthors,
+}
+
+fn judge(evidence: &Evidence) -> Verdict {
+    let Evidence { now_ms, drift_ms, store_ms, authors_ms } = evidence;
+    if let Some(store_ms) = store_ms {
+        let off = i64::try_from(*now_ms).unwrap_or(i64::MAX) - i64::try_from(*store_ms).unwrap_or(i64::MAX);
+        return if off.unsigned_abs() > *drift_ms { Verdict::OffTheStore(off) } else { Verdict::Plausible };
+    }
+    let ahead = authors_ms.iter().filter(|ms| **ms > now_ms.saturating_add(*drift_ms)).count();
+    let outvoted = authors_ms.len() >= MIN_AUTHORS && ahead * 2 > authors_ms.len();
+    if outvoted { Verdict::BehindMostAuthors } else { Verdict::Plausible }
+}
+
+/// Stops a sync where it is this machine's clock that is wrong.
+pub(super) async fn check(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    meeting: &Meeting,
+) -> Result<()> {
+    let (now_ms, drift) = (session.world.now_ms(), drift_ms(session.settings.max_clock_drift));
+    let bound = Clock::lower_bound(now_ms.saturating_add(drift));
+    let ahead: Vec<ChangeId> = listing.changes.iter().rev().map(|c| c.id).take_while(|id| *id > bound).collect();
+    let from_the_future = !ahead.is_empty();
+    let mut evidence = Evidence { now_ms, drift_ms: drift, ..Evidence::default() };
+    if remote.has_own_clock() {
+        // Nothing on the remote and no sync of ours is recent: either nobody worked, or this clock leapt ahead.
+        let newest = listing.newest_modified_ms.max(row.last_sync_ms);
+        let leapt = now_ms.saturating_sub(newest) > drift;
+        let behind = listing.newest_modified_ms > now_ms.saturating_add(drift);
+        if from_the_future || leapt || behind {
+            evidence.store_ms = ask_store(session, remote, row, meeting).await?;
+        }
+    } else if from_the_future {
+        let unread = ahead.into_iter().map(|id| (id, String::new())).collect();
+        let waiting = read_authors(remote, unread, session.settings.max_object_bytes).await?;
+        evidence.authors_ms = session.run(move |conn| newest_by_author(conn, &waiting)).await?;
+    }
+    match judge(&evidence) {
+        Verdict::Plausible => Ok(()),
+        verdict => Err(wrong_clock(remote, &verdict)),
+    }
+}
+
+fn wrong_clock(remote: &Remote, verdict: &Verdict) -> Error {
+    let how = match verdict {
+        Verdict::OffTheStore(off) if *off > 0 => format!("{} ahead of {}", hours(*off), remote.url()),
+        Verdict::OffTheStore(off) => format!("{} behind {}", hours(*off), remote.url()),
+        _ => "behind the newest changes of most replicas".to_owned(),
+    };
+    Error::new(
+        ErrorKind::Clock,
+        format!("this machine's clock is {how}; nothing was merged or pushed: correct the clock and sync again"),
+    )
+}
+
+fn hours(ms: i64) -> String {
+    let minutes = ms.unsigned_abs() / 60_000;
+    if minutes < 48 * 60 {
+        format!("{} h {} min", minutes / 60, minutes % 60)
+    } else {
+        format!("{} days", minutes / 1440)
+    }
+}
+
+/// The store's clock: the time of something just written there. An identity is written again with the bytes that it has.
+async fn ask_store(session: &Session, remote: &Remote, row: &RemoteRow, meeting: &Meeting) -> Result<Option<u64>> {
+    let no = row.no;
+    let known = session.run(move |conn| crate::changelog::known_identities(conn, Some(no))).await?;
+    let identity = match meeting.identities.iter().min().or(known.iter().min()) {
+        Some(identity) => *identity,
+        None => {
+            let made = session.new_id();
+            session.run(move |conn| crate::changelog::remember_identity(conn, no, made)).await?;
+            made
+        }
+    };
+    let name = ObjectName::Identity(identity);
+    if remote.put(&name, RemoteIdentity::new(identity.to_string()).encode().into()).await.is_err() {
+        // Somebody who may only read cannot ask; pushing will say so in its own words.
+        return Ok(None);
+    }
+    remote.modified_ms(&name).await
+}
+
+/// The newest change of each author: in the log, and among those that wait.
+fn newest_by_author(conn: &Connection, waiting: &[(ChangeId, String)]) -> Result<Vec<u64>> {
+    let mut newest: BTreeMap<String, u64> = BTreeMap::new();
+    let floor = Clock::lower_bound(CLOCK_FLOOR_MS).to_string();
+    let mut statement = conn.prepare("SELECT author_id, max(id) FROM ZV_CHANGE WHERE id >= ?1 GROUP BY author_id")?;
+    let mut rows = statement.query([floor])?;
+    while let Some(row) = rows.next()? {
+        let id: ChangeId = row.get::<_, String>(1)?.parse()?;
+        newest.insert(row.get(0)?, id.millis());
+    }
+    for (id, author) in waiting.iter().filter(|(_, author)| !author.is_empty()) {
+        let at = newest.entry(author.clone()).or_default();
+        *at = id.millis().max(*at);
+    }
+    Ok(newest.into_values().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: u64 = CLOCK_FLOOR_MS + 1_000_000_000;
+    const DRIFT: u64 = 1000;
+
+    fn verdict(store_ms: Option<u64>, authors: &[i64]) -> Verdict {
+        let authors_ms = authors.iter().map(|off| NOW.saturating_add_signed(*off)).collect();
+        judge(&Evidence { now_ms: NOW, drift_ms: DRIFT, store_ms, authors_ms })
+    }
+
+    #[test]
+    fn the_stores_clock_decides_where_it_can_be_had() {
+        assert_eq!(verdict(Some(NOW - 900), &[5000, 5000, 5000]), Verdict::Plausible);
+        assert_eq!(verdict(Some(NOW - 1100), &[]), Verdict::OffTheStore(1100));
+        assert_eq!(verdict(Some(NOW + 1100), &[]), Verdict::OffTheStore(-1100));
+    }
+
+    #[test]
+    fn otherwise_most_of_at_least_three_authors_do() {
+        assert_eq!(verdict(None, &[5000, 5000]), Verdict::Plausible);
+        assert_eq!(verdict(None, &[5000, 0, 0]), Verdict::Plausible);
+        assert_eq!(verdict(None, &[5000, 5000, 0]), Verdict::BehindMostAuthors);
+        assert_eq!(verdict(None, &[5000, 5000, 0, 0]), Verdict::Plausible);
+    }
+}

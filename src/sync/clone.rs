@@ -1,0 +1,57 @@
+//! A new replica from a remote alone: its tables made from the definitions found there, once they are known to be harmless.
+
+use super::{Session, definitions};
+use crate::capture::{TrackOptions, track};
+use crate::changelog::Log;
+use crate::db::{check_definition, immediate, read_table};
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::Remote;
+use crate::wire::{ObjectName, TableDefinition};
+
+/// Refuses a remote from which no replica can be made, before a file is.
+pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
+    let listing = remote.list().await?;
+    let has_tables = listing.others.iter().any(|listed| matches!(listed.name, ObjectName::Schema(_)));
+    if has_tables {
+        return Ok(());
+    }
+    let why = match listing.changes.is_empty() {
+        true => "there is nothing to clone; sync a replica with tracked tables to it first",
+        false => "there are changes but no table definitions; make the tables yourself, track them, and sync",
+    };
+    Err(Error::new(ErrorKind::Remote, format!("{}: {why}", remote.url())))
+}
+
+/// Makes and tracks the tables that the remote defines and that are not here yet.
+pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<()> {
+    let listing = std::sync::Arc::new(remote.list().await?);
+    definitions::pull(session, remote, &listing).await?;
+    let world = session.world.clone();
+    session
+        .run(move |conn| {
+            let newest = definitions::newest(conn)?;
+            newest.iter().try_for_each(check_definition)?;
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            for definition in &newest {
+                if read_table(&tx, &definition.table)?.is_none() {
+                    create(&tx, definition)?;
+                }
+            }
+            for definition in &newest {
+                let options = TrackOptions {
+                    identity_key: true,
+                    enforce_fk: Some(definition.enforce_fk),
+                    ..TrackOptions::default()
+                };
+                track(&mut log, &world, &definition.table, &options)?;
+            }
+            log.finish()?;
+            Ok(tx.commit()?)
+        })
+        .await
+}
+
+fn create(tx: &rusqlite::Transaction<'_>, definition: &TableDefinition) -> Result<()> {
+    definition.statements.iter().try_for_each(|sql| Ok(tx.execute_batch(sql)?))
+}

@@ -1,0 +1,178 @@
+//! Table definitions on their way: those of tracked tables written to `schemas/`, those of the remote read from there.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::Session;
+use crate::changelog::{
+    Definition, Log, Tracked, definitions, list_tracked, newest_definition, remember_definition, save_tracked,
+};
+use crate::db::{read_table, same_name};
+use crate::error::Result;
+use crate::remote::{Fetched, Listing, Remote};
+use crate::wire::{Identity, ObjectName, TableDefinition};
+
+/// The most bytes of a definition that are read.
+const LIMIT: u64 = 1 << 20;
+/// The most definitions that are read from one remote; a table has one for every version of it.
+const MAX_DEFINITIONS: usize = 10_000;
+
+/// Makes a definition for every tracked table that has none, or another schema than its newest. Returns notices.
+pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
+    for tracked in list_tracked(conn)?.into_iter().filter(Tracked::is_live) {
+        let Some(statements) = statements_of(conn, tracked.name())? else { continue };
+        let newest = newest_definition(conn, tracked.table_no())?;
+        let known: Vec<TableDefinition> =
+            definitions(conn)?.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
+        // A schema that some version had is an older replica's: only what nobody has defined is a change.
+        if known
+            .iter()
+            .any(|definition| definition.statements == statements && definition.enforce_fk == tracked.enforce_fk)
+        {
+            continue;
+        }
+        let definition = TableDefinition {
+            table: tracked.name().to_owned(),
+            statements,
+            identity: Identity::Key,
+            key: tracked.source.key.clone(),
+            enforce_fk: tracked.enforce_fk,
+            version: newest.map_or(0, |newest| newest.version + 1),
+        };
+        remember(conn, tracked.table_no(), &definition)?;
+    }
+    Ok(Vec::new())
+}
+
+/// A table's `CREATE TABLE` and indexes, as the schema holds them.
+fn statements_of(conn: &Connection, table: &str) -> Result<Option<Vec<String>>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE tbl_name = ?1 COLLATE NOCASE AND type IN ('table', 'index') \
+               AND sql IS NOT NULL ORDER BY type <> 'table', name";
+    let mut statement = conn.prepare_cached(sql)?;
+    let statements: Vec<String> = statement.query_map([table], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    Ok((!statements.is_empty()).then_some(statements))
+}
+
+fn decode(definition: &Definition) -> Option<TableDefinition> {
+    TableDefinition::decode(&definition.body).ok()
+}
+
+fn remember(conn: &Connection, table_no: u32, definition: &TableDefinition) -> Result<()> {
+    let version = definition.version.min(i64::MAX as u64);
+    let row = Definition { hash: definition.hash(), table_no, version, body: definition.encode() };
+    remember_definition(conn, &row)
+}
+
+/// Reads the definitions of the remote that are not known here, and lets the newest of each table count.
+pub(super) async fn pull(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<Vec<String>> {
+    let known = session.run(|conn| definitions(conn)).await?;
+    let listed = listing.others.iter().filter_map(|listed| match listed.name {
+        ObjectName::Schema(hash) if listed.size <= LIMIT => Some(hash),
+        _ => None,
+    });
+    let lacking: Vec<[u8; 32]> =
+        listed.filter(|hash| !known.iter().any(|d| d.hash == *hash)).take(MAX_DEFINITIONS).collect();
+    let (mut fetched, mut notices) = (Vec::new(), Vec::new());
+    for hash in lacking {
+        let name = ObjectName::Schema(hash);
+        if let Fetched::Bytes(bytes) = remote.get(&name, LIMIT).await? {
+            match TableDefinition::decode(&bytes) {
+                Ok(definition) if definition.hash() == hash => fetched.push(definition),
+                Ok(_) => notices.push(format!("{name} on the remote does not have the content that its name says")),
+                Err(bad) => notices.push(format!("{name} on the remote is no table definition: {bad}")),
+            }
+        }
+    }
+    notices.extend(session.run(move |conn| adopt(conn, &fetched)).await?);
+    Ok(notices)
+}
+
+/// Records definitions, and brings what the tracked tables share in line with the newest.
+fn adopt(conn: &Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
+    let tx = conn.unchecked_transaction()?;
+    let mut log = Log::new(&tx)?;
+    for definition in fetched {
+        let table_no = log.names.number(&tx, &definition.table)?;
+        remember(&tx, table_no, definition)?;
+    }
+    let mut notices = Vec::new();
+    for mut tracked in list_tracked(&tx)? {
+        let newest = newest_definition(&tx, tracked.table_no())?.as_ref().and_then(decode);
+        let Some(newest) = newest else { continue };
+        notices.extend(follow(&mut tracked, &newest));
+        save_tracked(&tx, &tracked)?;
+    }
+    drop(log);
+    tx.commit()?;
+    Ok(notices)
+}
+
+/// Whether foreign keys are enforced is the remote's word; a table with another key is left alone, and says why.
+fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
+    let here = &tracked.source.key;
+    let same = newest.identity == Identity::Key
+        && here.len() == newest.key.len()
+        && here.iter().zip(&newest.key).all(|(a, b)| same_name(a, b));
+    tracked.enforce_fk = newest.enforce_fk;
+    if same {
+        tracked.blocked.clear();
+        return None;
+    }
+    let why = format!(
+        "{}: a row is known by ({}) here and by ({}) on the remote; the table is neither merged nor pushed",
+        tracked.name(),
+        here.join(", "),
+        newest.key.join(", ")
+    );
+    tracked.blocked.clone_from(&why);
+    Some(why)
+}
+
+/// Writes the definitions that the remote lacks.
+pub(super) async fn push(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<()> {
+    for definition in session.run(|conn| definitions(conn)).await? {
+        let name = ObjectName::Schema(definition.hash);
+        if listing.others.binary_search_by_key(&name, |listed| listed.name).is_err() {
+            remote.put(&name, definition.body.into()).await?;
+        }
+    }
+    Ok(())
+}
+
+/// How the tables here differ from the newest definitions, a sentence each.
+pub(crate) fn differences(conn: &Connection) -> Result<Vec<String>> {
+    let mut sentences = Vec::new();
+    for tracked in list_tracked(conn)?.into_iter().filter(|tracked| tracked.active) {
+        if !tracked.blocked.is_empty() {
+            sentences.push(tracked.blocked.clone());
+        }
+        let Some(here) = statements_of(conn, tracked.name())? else {
+            sentences.push(format!("{} is tracked, but the table does not exist", tracked.name()));
+            continue;
+        };
+        let newest = newest_definition(conn, tracked.table_no())?.as_ref().and_then(decode);
+        if newest.is_some_and(|newest| newest.statements != here) {
+            sentences
+                .push(format!("{} has another definition here than the newest that the remotes know", tracked.name()));
+        }
+    }
+    for definition in definitions(conn)?.iter().filter_map(decode) {
+        if read_table(conn, &definition.table)?.is_none() {
+            sentences.push(format!("{} is on the remote, but the table does not exist here", definition.table));
+        }
+    }
+    sentences.dedup();
+    Ok(sentences)
+}
+
+/// The newest definition of every table that is known, parents before children where their statements allow.
+pub(crate) fn newest(conn: &Connection) -> Result<Vec<TableDefinition>> {
+    let mut tables: Vec<u32> = definitions(conn)?.iter().map(|definition| definition.table_no).collect();
+    tables.dedup();
+    let mut newest = Vec::new();
+    for table_no in tables {
+        newest.extend(newest_definition(conn, table_no)?.as_ref().and_then(decode));
+    }
+    Ok(newest)
+}

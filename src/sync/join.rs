@@ -1,0 +1,82 @@
+//! Two databases that have nothing in common: how many rows would meet, so that the user can choose.
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use futures::{StreamExt, TryStreamExt};
+
+use super::Session;
+use crate::changelog::Names;
+use crate::error::{Error, ErrorKind, Result};
+use crate::remote::{Fetched, Listing, Remote};
+use crate::wire::{ObjectName, decode_change};
+
+/// How many of the remote's files are looked at to count the rows that meet.
+const MAX_READ: usize = 100_000;
+const BATCH: usize = 2_000;
+
+/// Counts for one table: rows of the remote, and those of them that are here too.
+#[derive(Default)]
+struct Count {
+    remote: u64,
+    both: u64,
+}
+
+/// The error of a sync with a remote that this replica is not related to.
+pub(super) async fn refusal(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<Error> {
+    let counts = count(session, remote, listing).await?;
+    let tables: Vec<String> = counts
+        .iter()
+        .map(|(table, count)| format!("{table}: {} of its {} rows there are here too", count.both, count.remote))
+        .collect();
+    let at_least = if listing.changes.len() > MAX_READ { " (of the first hundred thousand changes)" } else { "" };
+    Ok(Error::new(
+        ErrorKind::Unrelated,
+        format!(
+            "{} holds another database's data, and this replica has rows of its own ({}){at_least}; if rows with the \
+             same key are the same row, sync once with `--join same`, otherwise choose another remote",
+            remote.url(),
+            if tables.is_empty() { "no table in common".to_owned() } else { tables.join("; ") }
+        ),
+    ))
+}
+
+async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<BTreeMap<String, Count>> {
+    let mut counts: BTreeMap<String, Count> = BTreeMap::new();
+    let mut seen: HashSet<(String, String)> = HashSet::new();
+    let limit = session.settings.max_object_bytes;
+    let names = listing.changes.iter().take(MAX_READ).map(|listed| listed.id);
+    let files = futures::stream::iter(names)
+        .map(|id| async move {
+            Ok::<_, Error>(match remote.get(&ObjectName::Change(id), limit).await? {
+                Fetched::Bytes(bytes) => decode_change(id, &bytes).ok().map(|c| (c.entity_type, c.entity_id)),
+                _ => None,
+            })
+        })
+        .buffered(session.settings.concurrency.clamp(1, 16));
+    let mut chunks = std::pin::pin!(files.try_chunks(BATCH));
+    while let Some(chunk) = chunks.next().await {
+        let chunk = chunk.map_err(|e| e.1)?;
+        let rows: Vec<(String, String)> = chunk.into_iter().flatten().filter(|row| seen.insert(row.clone())).collect();
+        let checked = session.run(move |conn| which_are_here(conn, rows)).await?;
+        for (table, here) in checked {
+            let count = counts.entry(table).or_default();
+            count.remote += 1;
+            count.both += u64::from(here);
+        }
+    }
+    Ok(counts)
+}
+
+fn which_are_here(conn: &rusqlite::Connection, rows: Vec<(String, String)>) -> Result<Vec<(String, bool)>> {
+    let mut statement = conn.prepare_cached("SELECT 1 FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2")?;
+    let mut checked = Vec::with_capacity(rows.len());
+    for (table, row) in rows {
+        let here = match Names::find(conn, &table)? {
+            Some(no) => statement.exists((no, row))?,
+            None => false,
+        };
+        checked.push((table, here));
+    }
+    Ok(checked)
+}

@@ -1,0 +1,60 @@
+"""Prints the tables of a remote laid out as files, written from docs/format.md alone: python3 zvon_reader.py FOLDER"""
+import json, math, pathlib, re, struct, sys
+
+NAME = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.msgpack")
+NUMBERS = dict(zip(range(0xCA, 0xD4), "fdBHIQbhiq"))
+SIZED = {head: ("BHI"[n % 3], "bes"[n // 3]) for n, head in enumerate([*range(0xC4, 0xCA), 0xD9, 0xDA, 0xDB])}
+SIZED |= {0xC1: ("", "never used"), 0xDC: ("H", "a"), 0xDD: ("I", "a"), 0xDE: ("H", "m"), 0xDF: ("I", "m")}
+class Pairs(list): """A map, whose keys may be repeated."""
+
+def need(good, why):
+    if not good: raise ValueError(why)
+def take(file, size):
+    need(len(data := file.read(size)) == size, "it ends too early")
+    return data
+def number(file, form): return struct.unpack(">" + form, take(file, struct.calcsize(form)))[0]
+def decode(file, depth=0):   # what JSON cannot hold is named: {"blob": hex}, {"text": hex}, {"real": "inf"}
+    head = number(file, "B")
+    if head < 0x80 or head >= 0xE0: return head if head < 0x80 else head - 0x100
+    if head in (0xC0, 0xC2, 0xC3): return {0xC0: None, 0xC2: 0, 0xC3: 1}[head]
+    if head in NUMBERS:
+        if isinstance(value := number(file, NUMBERS[head]), int) or math.isfinite(value): return value
+        return None if math.isnan(value) else {"real": str(value)}
+    if head < 0xC0: size, kind = head & (0x1F if head >= 0xA0 else 0x0F), "mass"[(head - 0x80) >> 4]
+    elif 0xD4 <= head <= 0xD8: size, kind = 1 << (head - 0xD4), "e"
+    else: size, kind = (number(file, SIZED[head][0]) if head != 0xC1 else 0), SIZED[head][1]
+    need(depth < 19 and kind in "amsbe", "it is nested too deep, or not MessagePack")
+    if kind == "a": return [decode(file, depth + 1) for _ in range(size)]
+    if kind == "m": return Pairs((decode(file, depth + 1), decode(file, depth + 1)) for _ in range(size))
+    known, data = kind != "e" or number(file, "b") == 1, take(file, size)
+    if kind == "b" or not known: return {"blob": data.hex()} if known else Pairs()   # no column holds either: refused alike
+    try: return data.decode()
+    except UnicodeDecodeError: return {"text": data.hex()}
+def parts(record, *names):
+    need(isinstance(record, list), "it is not a record")
+    found = [[v for k, v in record if k == name] for name in names] if isinstance(record, Pairs) else [[v] for v in record]
+    need([len(f) for f in found] == [1] * len(names), "a part is missing, or there twice")
+    return [f[0] for f in found]
+def lower(name): return re.sub("[A-Z]+", lambda letters: letters[0].lower(), name)   # ASCII alone, as SQLite does
+def read(name, file):
+    (change, fields), rest = parts(decode(file), "change", "fields"), file.read()
+    id, author, table, entity, merged = parts(change, "id", "author_id", "entity_type", "entity_id", "merged")
+    need(rest == b"" and id == name, "bytes follow its end, or its id differs from its name")
+    need(type(fields) is list and 0 < len(fields) <= 32769, "it has no fields, or too many")
+    fields = [parts(field, "field_name", "field_value") for field in fields]
+    need(all(isinstance(text, str) for text in (author, table, entity, *(f for f, _ in fields))), "a name is not text")
+    need(table and "\0" not in table and not lower(table).startswith(("zv_", "sqlite_")), "no table can have that name")
+    need(len({lower(f) for f, _ in fields}) == len(fields), "two fields have one name")
+    need(not any(isinstance(v, list) or isinstance(v, int) and v >> 63 > 0 for _, v in fields), "a value is none of a column's")
+    return [((lower(table), entity), lower(f), (name, f, v)) for f, v in fields]
+rows, tables = {}, {}
+for path in sorted(pathlib.Path(sys.argv[1], "changes").iterdir()):   # in the order of ids: the last write of a column wins
+    try:
+        for row, column, write in read(name[1], path.open("rb")) if (name := NAME.fullmatch(path.name)) else ():
+            rows.setdefault(row, {})[column] = write
+    except ValueError as why: print(f"{path.name} is refused: {why}", file=sys.stderr)
+for (table, entity), row in rows.items():
+    newest, deleted = max(row.values(), key=lambda write: write[0])[0], row.get("zv_deleted", ("", "", 0))
+    if isinstance(deleted[2], int) and deleted[2] != 0 and deleted[0] == newest: continue
+    tables.setdefault(table, {})[entity] = {f: v for c, (_, f, v) in row.items() if c not in ("zv_deleted", "zv_rowid")}
+json.dump(tables, sys.stdout, indent=1, sort_keys=True)
