@@ -59,6 +59,7 @@ fn paths_in_a_settings_file_count_from_its_folder() {
 fn the_file_beside_the_database_goes_before_the_one_that_names_it() {
     let place = Place::new();
     place.write("zvon.toml", "db = 'data/a.db'\nremote = 'far'\n");
+    place.write("data/zvon.toml", "");
     place.run(["init"]).ended(0);
     assert_eq!(remote_of(place.run(["--json", "sync"])), "far");
     place.write("data/zvon.toml", "remote = 'near'\n");
