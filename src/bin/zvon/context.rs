@@ -98,6 +98,13 @@ impl Context {
     }
 }
 
+impl Drop for Context {
+    /// However a command ends, its bars do not stand in the way of what is said next.
+    fn drop(&mut self) {
+        self.bars.clear();
+    }
+}
+
 impl Environment {
     fn read() -> Result<Self, Failure> {
         let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty());

@@ -58,13 +58,11 @@ fn run(cli: Cli) -> Exit {
     exit
 }
 
-/// What a command answers; progress bars are gone when it is there.
+/// What a command answers.
 async fn answer(cli: Cli, output: Output) -> Result<Answer, Failure> {
     let logs = logging::start(&cli.global)?;
     let context = Context::new(cli.global, output, logs)?;
-    let result = command::run(&cli.command, &context).await;
-    context.bars.clear();
-    result
+    command::run(&cli.command, &context).await
 }
 
 /// Runs `work` unless Ctrl-C comes first, which drops it where it stands.

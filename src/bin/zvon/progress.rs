@@ -14,21 +14,19 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The bars of one command.
 #[derive(Clone)]
 pub struct Bars {
-    shown: bool,
     started: Instant,
     all: MultiProgress,
-    by_phase: Arc<Mutex<HashMap<Phase, ProgressBar>>>,
+    by_phase: Arc<Mutex<ByPhase>>,
 }
+
+/// Nothing where no bar is to be drawn, or none any more.
+type ByPhase = Option<HashMap<Phase, ProgressBar>>;
 
 impl Bars {
     /// Bars where `wanted` and stderr is a terminal; otherwise nothing is ever drawn.
     pub fn new(wanted: bool) -> Self {
-        Self {
-            shown: wanted && io::stderr().is_terminal(),
-            started: Instant::now(),
-            all: MultiProgress::new(),
-            by_phase: Arc::default(),
-        }
+        let by_phase = (wanted && io::stderr().is_terminal()).then(HashMap::new);
+        Self { started: Instant::now(), all: MultiProgress::new(), by_phase: Arc::new(Mutex::new(by_phase)) }
     }
 
     /// What the library is to call.
@@ -37,19 +35,21 @@ impl Bars {
         move |progress| bars.show(progress)
     }
 
-    /// Takes the bars off the terminal.
+    /// Takes the bars off the terminal for good: a step that still runs draws no more.
     pub fn clear(&self) {
-        for (_, bar) in self.bars().drain() {
+        for bar in self.by_phase().take().unwrap_or_default().values() {
             bar.finish_and_clear();
-            self.all.remove(&bar);
+            self.all.remove(bar);
         }
     }
 
     fn show(&self, progress: Progress) {
-        if !self.shown || self.started.elapsed() < PATIENCE {
+        let nothing_yet = progress.done == 0 && progress.total.is_none();
+        if nothing_yet || self.started.elapsed() < PATIENCE {
             return;
         }
-        let mut bars = self.bars();
+        let mut by_phase = self.by_phase();
+        let Some(bars) = by_phase.as_mut() else { return };
         let bar = bars.entry(progress.phase).or_insert_with(|| self.all.add(bar(progress.phase)));
         if let Some(total) = progress.total.filter(|&total| bar.length() != Some(total)) {
             bar.set_length(total);
@@ -59,7 +59,7 @@ impl Bars {
     }
 
     /// A bar is only ever half drawn, so what a panic left behind is as good as any.
-    fn bars(&self) -> MutexGuard<'_, HashMap<Phase, ProgressBar>> {
+    fn by_phase(&self) -> MutexGuard<'_, ByPhase> {
         self.by_phase.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
