@@ -2,7 +2,6 @@
 
 mod default;
 mod error;
-mod guard;
 mod metadata;
 mod open;
 mod quote;
@@ -10,7 +9,6 @@ mod shape;
 mod value;
 
 pub(crate) use default::constant_default;
-pub(crate) use guard::check_definition;
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
