@@ -153,6 +153,16 @@ async fn own_changes_from_the_future_are_redated_before_anybody_sees_them() {
 }
 
 #[tokio::test]
+async fn changes_are_redated_on_a_connection_that_enforces_foreign_keys() {
+    let ((leaping, wall), remote) = (off_by(30 * 86_400_000, 1).await, fresh_remote());
+    run(&leaping, "PRAGMA foreign_keys = ON; INSERT INTO note VALUES ('1', 'one', 1)");
+    wall.set(START_MS);
+    assert_eq!(sync(&leaping, &remote).await.redated, 1);
+    assert_verified(&leaping, &remote).await;
+    assert_eq!(leaping.log(None, None, 1).await.unwrap()[0].time_ms, START_MS);
+}
+
+#[tokio::test]
 async fn redated_changes_stay_above_what_was_merged_and_pushed() {
     let ((leaping, wall), (ahead, _), remote) = (off_by(0, 1).await, off_by(20 * 3_600_000, 2).await, fresh_remote());
     run(&ahead, "INSERT INTO note VALUES ('1', 'seen', 1)");

@@ -71,7 +71,7 @@ impl Peer {
         self.replica.sync(remote, &options).await.unwrap()
     }
 
-    async fn step(&self, n: usize, step: &Step, remote: &Remote) {
+    async fn step(&self, n: usize, step: &Step, store: &DatedStore, remote: &Remote) {
         self.wall.advance(1);
         match step {
             Step::Write(_, write) => self.write(|conn| write.run(conn, n)),
@@ -79,12 +79,22 @@ impl Peer {
             Step::RecursiveTriggers(_, on) => {
                 self.write(|conn| conn.pragma_update(None, "recursive_triggers", on).unwrap());
             }
-            Step::Sync(_) => {
+            Step::Sync(_, late) => {
+                store.deliver_late(*late);
                 self.sync(remote).await;
+                store.deliver_late(0);
             }
             Step::Seal(_) => {
                 self.replica.log(None, None, 1).await.unwrap();
             }
+            Step::Untrack(_, table) => {
+                // A table that is not tracked cannot be untracked.
+                let _ = self.replica.untrack(&[table]).await;
+            }
+            Step::Track(_, table) => {
+                self.replica.track(&[table], &keyed()).await.unwrap();
+            }
+            Step::Strip(_, table) => self.write(|conn| strip(conn, table)),
             Step::Tick(_, ms) => self.wall.advance(*ms),
         }
     }
@@ -95,9 +105,22 @@ fn who(step: &Step) -> usize {
         Step::Write(n, _)
         | Step::Transaction(n, ..)
         | Step::RecursiveTriggers(n, _)
-        | Step::Sync(n)
+        | Step::Sync(n, _)
         | Step::Seal(n)
+        | Step::Untrack(n, _)
+        | Step::Track(n, _)
+        | Step::Strip(n, _)
         | Step::Tick(n, _) => *n,
+    }
+}
+
+fn strip(conn: &Connection, table: &str) {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 AND name GLOB 'ZV_*'";
+    let mut statement = conn.prepare(sql).unwrap();
+    let names: Vec<String> = statement.query_map([table], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    drop(statement);
+    for name in names {
+        conn.execute_batch(&format!("DROP TRIGGER \"{name}\"")).unwrap();
     }
 }
 
@@ -164,7 +187,10 @@ async fn play(ahead: &[u64], in_file: usize, seeds: &[Vec<Write>], steps: &[Step
     }
     for step in steps {
         let n = who(step) % peers.len();
-        peers[n].step(n, step, &remote).await;
+        peers[n].step(n, step, &store, &remote).await;
+    }
+    for peer in &peers {
+        peer.replica.track_all(&keyed()).await.unwrap();
     }
     converge(&peers, &remote).await;
 
