@@ -39,7 +39,12 @@ fn measure(c: &mut Criterion, name: &str, mut once: impl FnMut() -> Duration) {
 }
 
 fn uuid(n: usize) -> String {
-    format!("019a9f3c-{:04x}-7{:03x}-8000-{:012x}", n >> 12 & 0xFFFF, n & 0xFFF, n.wrapping_mul(0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF)
+    format!(
+        "019a9f3c-{:04x}-7{:03x}-8000-{:012x}",
+        n >> 12 & 0xFFFF,
+        n & 0xFFF,
+        n.wrapping_mul(0x9E37_79B9_7F4A_7C15) & 0xFFFF_FFFF_FFFF
+    )
 }
 
 fn plain(dir: &TempDir, name: &str) -> Connection {
@@ -272,7 +277,10 @@ fn main() {
         let costs: Vec<(usize, (f64, f64))> =
             [10_000, 100_000, 1_000_000].into_iter().map(|rows| (rows, growth(rows))).collect();
         for (rows, (push, pull)) in costs {
-            println!("{:<56} {push:>6.2} µs to push, {pull:>6.2} µs to pull and merge", format!("a change, of {rows} in all"));
+            println!(
+                "{:<56} {push:>6.2} µs to push, {pull:>6.2} µs to pull and merge",
+                format!("a change, of {rows} in all")
+            );
         }
     }
 }
