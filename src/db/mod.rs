@@ -8,7 +8,7 @@ mod quote;
 mod shape;
 mod value;
 
-pub(crate) use default::constant_default;
+pub(crate) use default::{constant_default, constant_expression};
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};

@@ -78,6 +78,8 @@ impl<'a, 'c> Applier<'a, 'c> {
                 release(self.log.conn, key.0, &key.1)?;
             }
         }
+        // What a trigger writes to another tracked table yields to the rows that come from its origin, so these come last.
+        rows.sort_by_key(|(key, _)| !self.tables.get(key.0).is_some_and(|table| table.has_triggers));
         let mut again = Vec::new();
         for (key, touched) in rows {
             if self.put_in(&key, touched)?.is_some() {
@@ -169,7 +171,7 @@ fn delete(conn: &Connection, table: &MergeTable, key: &Key, row: &[Value]) -> Re
     match deleted {
         Ok(deleted) => Ok(deleted > 0),
         Err(error) => match refusal(conn, key, error)? {
-            reason if reason.code == "trigger" => Ok(false),
+            reason if ["trigger", "other"].contains(&reason.code) => Ok(false),
             reason => Err(Error::schema(reason.detail).into()),
         },
     }
@@ -242,8 +244,11 @@ fn is_key_clash(error: &rusqlite::Error) -> bool {
 
 /// Turns an error of a row's own into the reason to hold it; everything else stops the merge.
 fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reason, Stop> {
-    let rusqlite::Error::SqliteFailure(code, message) = &error else { return Err(error.into()) };
-    let message = message.clone().unwrap_or_default();
+    let (code, message) = match &error {
+        rusqlite::Error::SqliteFailure(code, message) => (code, message.clone().unwrap_or_default()),
+        rusqlite::Error::SqlInputError { error, msg, .. } => (error, msg.clone()),
+        _ => return Err(error.into()),
+    };
     if conn.is_autocommit() {
         return Err(Stop::RolledBack(key.clone(), format!("a trigger refuses the row: {message}")));
     }
@@ -258,6 +263,8 @@ fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reaso
         }
         ffi::SQLITE_CONSTRAINT_TRIGGER => Reason::new("trigger", format!("a trigger refuses the row: {message}")),
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Reason::new("foreign key", message),
+        // What a trigger, a CHECK or an indexed expression says of a value that it cannot read, or a trigger that is broken.
+        ffi::SQLITE_ERROR => Reason::new("other", format!("SQLite cannot write the row: {message}")),
         ffi::SQLITE_TOOBIG => Reason::new("other", "the row is larger than SQLite allows"),
         _ => return Err(error.into()),
     })

@@ -38,6 +38,8 @@ pub(super) struct MergeTable {
     pub(super) tracked: Tracked,
     pub(super) shape: Table,
     pub(super) columns: Vec<MergeColumn>,
+    /// Whether triggers of the user's run when it is written.
+    pub(super) has_triggers: bool,
     fields: HashMap<String, FieldKind>,
     pub(super) insert_sql: String,
     pub(super) delete_sql: String,
@@ -45,7 +47,7 @@ pub(super) struct MergeTable {
 }
 
 impl MergeTable {
-    fn new(log: &mut Log<'_>, tracked: Tracked, shape: Table) -> Result<Self> {
+    fn new(log: &mut Log<'_>, tracked: Tracked, shape: Table, has_triggers: bool) -> Result<Self> {
         let mut columns = Vec::new();
         for name in &tracked.source.columns {
             if let Some(column) = shape.column(name) {
@@ -65,7 +67,7 @@ impl MergeTable {
             format!("INSERT INTO {table} ({all}) VALUES ({})", list((1..=names.len()).map(|n| format!("?{n}"))));
         let delete_sql = format!("DELETE FROM {table} WHERE {}", shape.key_condition(1));
         let select_sql = format!("SELECT {all} FROM {table} WHERE {}", shape.key_condition(1));
-        Ok(Self { tracked, columns, fields: HashMap::new(), insert_sql, delete_sql, select_sql, shape })
+        Ok(Self { tracked, columns, has_triggers, fields: HashMap::new(), insert_sql, delete_sql, select_sql, shape })
     }
 
     pub(super) fn no(&self) -> u32 {
@@ -135,10 +137,11 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
-        let mut by_no = HashMap::new();
+        let (mut by_no, triggered) = (HashMap::new(), triggered(log.conn)?);
         for tracked in list_tracked(log.conn)?.into_iter().filter(Tracked::is_live) {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
-                by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape)?);
+                let has_triggers = triggered.iter().any(|name| same_name(name, &shape.name));
+                by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape, has_triggers)?);
             }
         }
         Ok(Self { by_no })
@@ -161,16 +164,15 @@ impl Tables {
     }
 
     /// Whether a trigger of the user's would run when a merge writes one of these tables.
-    pub(super) fn have_user_triggers(&self, conn: &Connection) -> Result<bool> {
-        let sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name NOT GLOB 'ZV_*' \
-                   UNION SELECT tbl_name FROM sqlite_temp_schema WHERE type = 'trigger'";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            if self.by_name(&row.get::<_, String>(0)?).is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub(super) fn have_user_triggers(&self) -> bool {
+        self.iter().any(|table| table.has_triggers)
     }
+}
+
+/// The tables on which the user has triggers.
+fn triggered(conn: &Connection) -> Result<Vec<String>> {
+    let sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name NOT GLOB 'ZV_*' \
+               UNION SELECT tbl_name FROM sqlite_temp_schema WHERE type = 'trigger'";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
