@@ -83,7 +83,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     definitions::push(session, remote, &listing).await?;
     push::push(session, remote, &row, &listing, &plan, &mut report).await?;
     if options.full {
-        full::mend(session, remote, &listing, &mut report).await?;
+        full::mend(session, remote, &row, &listing, &mut report).await?;
     }
     finish(session, &row, layout, &mut report).await?;
     let after = remote.traffic();
@@ -245,15 +245,14 @@ async fn pull_all(
     unreachable!("the loop above only ends by returning")
 }
 
-async fn known_files(session: &Session, row: &RemoteRow, forget: bool) -> Result<Known> {
+async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Result<Known> {
     let no = row.no;
     let world = session.world.clone();
     let drift = drift_ms(session.settings.max_clock_drift);
     session
         .run(move |conn| {
-            let refused = if forget { Vec::new() } else { refused_files(conn, no)? };
             let now_ms = world.now_ms();
-            Ok(Known::new(refused, waiting(conn, no)?, now_ms, drift))
+            Ok(Known::new(refused_files(conn, no)?, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
         })
         .await
 }
