@@ -311,7 +311,9 @@ async fn settle_layout(
     let wanted = match options.layout {
         Some(RemoteLayout::Files) => Some(Layout::Files),
         Some(RemoteLayout::Packs) => Some(Layout::Packs),
-        None if recorded.is_none() => Some(Layout::Packs),
+        // A remote that was emptied gets back the layout that it had.
+        None if newest.is_none() && row.layout == layout_text(Layout::Files) => Some(Layout::Files),
+        None if newest.is_none() => Some(Layout::Packs),
         None => None,
     };
     match wanted.filter(|wanted| recorded.as_deref() != Some(layout_text(*wanted))) {
@@ -320,9 +322,10 @@ async fn settle_layout(
             remote.put(&ObjectName::Layout(id), wanted.encode().into()).await?;
             Ok(LayoutRow { layout: layout_text(wanted).to_owned(), id: id.to_string() })
         }
-        None => Ok(LayoutRow {
-            layout: recorded.unwrap_or_default(),
-            id: newest.map(|id| id.to_string()).unwrap_or_default(),
+        None => Ok(match newest.zip(recorded) {
+            Some((id, layout)) => LayoutRow { layout, id: id.to_string() },
+            // One that cannot be read yet stands all the same, and is read again next time.
+            None => LayoutRow { layout: row.layout.clone(), id: row.layout_id.clone() },
         }),
     }
 }
