@@ -142,7 +142,11 @@ impl Capture<'_> {
     }
 
     fn key_changed(&self) -> String {
-        any(self.table.key_columns().map(changed))
+        any(self.table.key_columns().map(|column| match column.affinity {
+            // An integer column turns 1.0 into 1, so that no two of its values are equal and of two classes.
+            Affinity::Integer => format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&column.name)),
+            _ => changed(column),
+        }))
     }
 
     fn any_changed(&self) -> String {
