@@ -151,6 +151,7 @@ for n in range(300):
     assert_eq!(table(&here, "note"), table(&there, "note"));
     assert_eq!(table(&here, "city").len(), syncs);
     assert_eq!(rows(&here.connection(), "SELECT count(*), min(n) >= 1000 FROM note WHERE id GLOB 'p*'"), ["200|1"]);
+    // Every one of the writer's inserts is a change of its own; the row from before `track` has an id of the epoch.
     let inserts = "SELECT count(*) FROM ZV_CHANGE_FIELD WHERE field_name = 'n' AND field_value BETWEEN 0 AND 299 AND change_id > '0199'";
     assert_eq!(rows(&there.connection(), inserts), ["300"]);
     assert_verified(&here, &remote).await;
