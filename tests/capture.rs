@@ -280,6 +280,7 @@ impl Dice {
         of[self.roll(of.len() as u64) as usize]
     }
 
+    /// A statement. Its conditions use no index, as the order in which rows are found is the planner's and not a promise.
     fn statement(&mut self) -> String {
         let clause = self.pick(&["", "", "OR IGNORE", "OR REPLACE", "OR REPLACE", "OR FAIL", "OR ROLLBACK"]);
         let upsert = self.pick(&[
@@ -297,14 +298,14 @@ impl Dice {
             1..=4 => format!(
                 "INSERT {clause} INTO t VALUES ({key}, {value}, {other}, {value}), ('k5', {other}, {value}, 5) {upsert}"
             ),
-            5 => format!("UPDATE {clause} t SET id = {key} WHERE b = {other}"),
-            6 => format!("UPDATE {clause} t SET b = {value}, v = {other}"),
-            7 => format!("UPDATE {clause} t SET a = {other} WHERE id <= {key} RETURNING *"),
-            8 => format!("DELETE FROM t WHERE id = {key} OR a = {value}"),
+            5 => format!("UPDATE {clause} t NOT INDEXED SET id = {key} WHERE b = {other}"),
+            6 => format!("UPDATE {clause} t NOT INDEXED SET b = {value}, v = {other}"),
+            7 => format!("UPDATE {clause} t NOT INDEXED SET a = {other} WHERE id <= {key} RETURNING *"),
+            8 => format!("DELETE FROM t NOT INDEXED WHERE id = {key} OR a = {value}"),
             9 => format!("INSERT {clause} INTO c VALUES ({key} || {other}, {key}, {value})"),
-            10 => format!("UPDATE {clause} c SET t = {key}, x = {value} WHERE x IS NOT {other}"),
+            10 => format!("UPDATE {clause} c NOT INDEXED SET t = {key}, x = {value} WHERE x IS NOT {other}"),
             11 => format!("INSERT {clause} INTO w VALUES ({other}, {key}), (7, 'k1')"),
-            _ => format!("UPDATE {clause} w SET n = {other}, s = {key} WHERE n <> {other}"),
+            _ => format!("UPDATE {clause} w NOT INDEXED SET n = {other}, s = {key} WHERE n <> {other}"),
         }
     }
 }

@@ -181,3 +181,17 @@ async fn rows_in_a_circle_merge() {
     assert_eq!(table(&a, "node"), ["'self'|'self'"]);
     assert_eq!(held(&a).await, [] as [&str; 0]);
 }
+
+#[tokio::test]
+async fn keys_that_look_like_numbers_only_to_a_machine() {
+    let schema = "CREATE TABLE t (id NUMERIC PRIMARY KEY, v)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(
+        &a,
+        "INSERT INTO t VALUES ('inf', 1), ('NaN', 2), ('-Infinity', 3), ('e', 4), ('1e2', 5), ('0x10', 6), ('1 2', 7), ('', 8)",
+    );
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(held(&b).await, [] as [&str; 0]);
+    assert_eq!(table(&b, "t").len(), 8);
+    assert_eq!(table(&a, "t"), table(&b, "t"));
+}

@@ -227,3 +227,33 @@ async fn real_values_in_keys_without_a_type_cannot_hide_from_capture() {
     let mut news = News::of(&replica).await;
     assert_eq!(news.after("DELETE FROM t").await, ["t/#1 zv_deleted=1"]);
 }
+
+#[tokio::test]
+async fn writes_that_newer_triggers_hide_are_found_by_the_next_sync() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('old', 1), ('out', 1);";
+    let (a, b, remote) =
+        (replica(schema).await, replica("CREATE TABLE t (id TEXT PRIMARY KEY, v)").await, fresh_remote());
+    converge(&[&a, &b], &remote).await;
+    // SQLite abandons the triggers that would run after such a one, and the rows stay as they were written.
+    run(
+        &a,
+        "CREATE TRIGGER i AFTER INSERT ON t WHEN NEW.v = 'hide' BEGIN SELECT RAISE(IGNORE); END;
+         CREATE TRIGGER u AFTER UPDATE ON t WHEN NEW.v = 'hide' BEGIN SELECT RAISE(FAIL, 'failed'); END;
+         CREATE TRIGGER d AFTER DELETE ON t BEGIN SELECT RAISE(IGNORE); END;
+         INSERT INTO t VALUES ('new', 'hide'); DELETE FROM t WHERE id = 'out';",
+    );
+    assert_eq!(refusal(&a, "UPDATE t SET v = 'hide' WHERE id = 'old'"), "failed");
+    assert_eq!(table(&a, "t"), ["'new'|'hide'", "'old'|'hide'"]);
+    let report = sync(&a, &remote).await;
+    assert!(report.notices.iter().any(|notice| notice.contains("hid writes")), "{:?}", report.notices);
+    sync(&b, &remote).await;
+    assert_eq!(table(&b, "t"), ["'new'|'hide'", "'old'|'hide'"]);
+
+    // From then on capture comes first, and nothing is hidden from it.
+    let mut news = News::of(&a).await;
+    assert_eq!(
+        news.after("INSERT INTO t VALUES ('newer', 'hide'); DELETE FROM t WHERE id = 'new'").await,
+        ["t/newer v='hide'", "t/new zv_deleted=1"]
+    );
+    assert_eq!(sync(&a, &remote).await.notices, [] as [&str; 0]);
+}

@@ -239,3 +239,52 @@ async fn a_broken_trigger_holds_its_own_table_only() {
     assert_eq!(sync(&b, &remote).await.held, 0);
     assert_eq!(table(&b, "t"), ["'a'|1"]);
 }
+
+#[tokio::test]
+async fn a_counter_that_a_trigger_keeps_counts_once() {
+    let schema = "CREATE TABLE album (id TEXT PRIMARY KEY, tracks INTEGER NOT NULL DEFAULT 0, seconds INTEGER NOT NULL DEFAULT 0);
+        CREATE TABLE track (id TEXT PRIMARY KEY, album TEXT REFERENCES album, seconds INTEGER);
+        CREATE TRIGGER i AFTER INSERT ON track BEGIN
+            UPDATE album SET tracks = tracks + 1, seconds = seconds + NEW.seconds WHERE id = NEW.album; END;
+        CREATE TRIGGER u AFTER UPDATE ON track BEGIN
+            UPDATE album SET seconds = seconds + NEW.seconds - OLD.seconds WHERE id = NEW.album; END;
+        CREATE TRIGGER d AFTER DELETE ON track BEGIN
+            UPDATE album SET tracks = tracks - 1, seconds = seconds - OLD.seconds WHERE id = OLD.album; END;";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO album (id) VALUES ('x'), ('y')");
+    converge(&[&a, &b], &remote).await;
+    run(
+        &a,
+        "INSERT INTO track VALUES ('1', 'x', 10), ('2', 'x', 20), ('3', 'y', 30); UPDATE track SET seconds = 11 WHERE id = '1'",
+    );
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "album"), ["'x'|2|31", "'y'|1|30"]);
+    run(&b, "DELETE FROM track WHERE id = '2'; UPDATE track SET seconds = 5");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "album"), ["'x'|1|5", "'y'|1|5"]);
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "album"), table(&a, "album"));
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn a_trigger_that_writes_children_of_nobody_leaves_no_trace() {
+    let schema = "CREATE TABLE parent (id TEXT PRIMARY KEY, v); CREATE TABLE child (id TEXT PRIMARY KEY, p TEXT REFERENCES parent);
+        CREATE TABLE z (id TEXT PRIMARY KEY, v);
+        CREATE TRIGGER orphan AFTER INSERT ON z BEGIN
+            INSERT INTO child VALUES ('made by ' || NEW.id, 'nobody'); DELETE FROM parent WHERE id = NEW.v; END;";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO parent VALUES ('p', 1), ('q', 1); INSERT INTO child VALUES ('c', 'p')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER orphan; INSERT INTO z VALUES ('1', 'p')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), ["'c'|'p'"]);
+        assert_eq!(table(replica, "parent"), ["'p'|1", "'q'|1"]);
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}

@@ -66,6 +66,9 @@ pub(crate) enum Installed {
     Whole,
     /// Triggers of ours are there, but not these: the table's columns changed.
     Stale,
+    /// They are as they should be, but the user has made triggers since. SQLite runs the newest first, and what those do
+    /// with RAISE(IGNORE) or FAIL keeps ours from running while the row stays written.
+    Behind,
     /// Some are missing: the table was dropped or rebuilt, or somebody removed them.
     Broken,
     /// Only the mark that `untrack` left.
@@ -81,10 +84,28 @@ pub(crate) fn inspect(conn: &Connection, table: &Table, tracked: &Tracked) -> Re
     let columns = recorded_columns(table, &tracked.excluded);
     let wanted = triggers_of(table, &tracked.source, columns);
     Ok(match wanted.iter().all(|trigger| there.contains(trigger)) {
-        true if there.len() == wanted.len() => Installed::Whole,
+        true if there.len() == wanted.len() => match is_behind(conn, table, tracked)? {
+            true => Installed::Behind,
+            false => Installed::Whole,
+        },
         _ if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), "insert")) => Installed::Stale,
         _ => Installed::Broken,
     })
+}
+
+/// Whether a trigger of the user's is newer than ours; rows of the schema keep the order of creation.
+fn is_behind(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
+               AND name NOT GLOB 'ZV_*' AND rowid > (SELECT min(rowid) FROM sqlite_schema WHERE type = 'trigger' AND name GLOB ?2))";
+    let ours = trigger_name(tracked.table_no(), "*");
+    Ok(conn.prepare_cached(sql)?.query_row((&table.name, ours), |row| row.get(0))?)
+}
+
+/// Makes the triggers of a table anew, as they are, so that they are the newest and run first.
+pub(crate) fn overtake(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<()> {
+    remove(conn, tracked.table_no())?;
+    let triggers = triggers_of(table, &tracked.source, recorded_columns(table, &tracked.excluded));
+    triggers.iter().try_for_each(|trigger| Ok(conn.execute_batch(&trigger.sql)?))
 }
 
 /// Our triggers of one table, as the schema has them.

@@ -9,5 +9,6 @@ mod track;
 mod trigger;
 
 pub(crate) use compare::same_through_affinity;
+pub(crate) use install::Installed;
 pub(crate) use seal::{count_journal, seal, seal_within, take_notes};
 pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, renew, track, untrack};

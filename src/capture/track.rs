@@ -4,7 +4,7 @@ use rusqlite::Connection;
 
 use super::check::check_trackable;
 use super::compare::{Found, Terms, compare};
-use super::install::{Installed, Wish, inspect, install, leave_mark, remove};
+use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
 use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
 use crate::db::{Table, read_table, same_name};
 use crate::error::{Error, Result};
@@ -42,7 +42,7 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
             return Ok(TrackedNow { tracked: before.clone(), found: Found::default() });
         }
     }
-    let intact = matches!(standing, Some(Installed::Whole | Installed::Stale | Installed::Marked));
+    let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);
     let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact };
     let tracked = install(log, &table, kind, wish)?;
@@ -129,8 +129,8 @@ pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
 pub(crate) struct Renewed {
     pub(crate) tracked: Tracked,
     pub(crate) found: Found,
-    /// The table had lost its triggers; otherwise its columns changed.
-    pub(crate) repaired: bool,
+    /// How its triggers stood.
+    pub(crate) standing: Installed,
 }
 
 /// Brings the triggers of every tracked table in line with its columns, and records what was written in between.
@@ -140,8 +140,19 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
     for tracked in list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active) {
         let Some(table) = read_table(log.conn, tracked.name())? else { continue };
         let standing = inspect(log.conn, &table, &tracked)?;
-        if standing != Installed::Whole {
-            renewed.push(renew_table(log, world, &table, tracked, standing)?);
+        match standing {
+            Installed::Whole => {}
+            Installed::Behind => {
+                overtake(log.conn, &table, &tracked)?;
+                let terms = Terms { before: Some(&tracked.source), accept_deletes: true };
+                let found = compare(log, world, &table, &tracked, terms)?;
+                if found != Found::default() {
+                    renewed.push(Renewed { tracked, found, standing });
+                }
+            }
+            Installed::Stale | Installed::Broken | Installed::Marked => {
+                renewed.push(renew_table(log, world, &table, tracked, standing)?);
+            }
         }
     }
     Ok(renewed)
@@ -160,5 +171,5 @@ fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, st
     let tracked = install(log, &table, kind, wish)?;
     let terms = Terms { before: Some(&old.source), accept_deletes: false };
     let found = compare(log, world, &table, &tracked, terms)?;
-    Ok(Renewed { tracked, found, repaired: standing == Installed::Broken })
+    Ok(Renewed { tracked, found, standing })
 }

@@ -150,7 +150,11 @@ impl Capture<'_> {
     }
 
     fn key_changed(&self) -> String {
-        any(self.table.key_columns().map(changed))
+        any(self.table.key_columns().map(|column| match column.affinity {
+            // An integer column turns 1.0 into 1, so that no two of its values are equal and of two classes.
+            Affinity::Integer => format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&column.name)),
+            _ => changed(column),
+        }))
     }
 
     fn any_changed(&self) -> String {
@@ -251,4 +255,41 @@ fn broken_utf8(value: &str) -> String {
          WHERE a.i <= length({value}) / 256 AND b.i < length({value}) - a.i * 256 \
          AND CAST(char(unicode({at})) AS BLOB) IS NOT CAST({at} AS BLOB))"
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use super::*;
+    use crate::db::read_table;
+
+    /// The triggers of a table, as they are installed.
+    fn triggers(sql: &str, kind: KeyKind) -> String {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch(sql).unwrap();
+        let table = read_table(&conn, "t").unwrap().unwrap();
+        let columns = table.other_columns().collect();
+        let capture = Capture { table: &table, kind, table_no: 7, source: 3, columns };
+        capture.triggers().into_iter().map(|trigger| trigger.sql).collect::<Vec<_>>().join("\n")
+    }
+
+    #[test]
+    fn a_text_key_and_a_unique_column() {
+        let sql = "CREATE TABLE t (id TEXT PRIMARY KEY, name TEXT COLLATE NOCASE UNIQUE NOT NULL DEFAULT 'x', n)";
+        insta::assert_snapshot!(triggers(sql, KeyKind::Text));
+    }
+
+    #[test]
+    fn a_key_of_two_columns_and_nothing_else() {
+        insta::assert_snapshot!(triggers(
+            "CREATE TABLE t (a, \"b'c\" INTEGER, PRIMARY KEY (a, \"b'c\")) WITHOUT ROWID",
+            KeyKind::Parts
+        ));
+    }
+
+    #[test]
+    fn an_integer_key_that_is_the_rowid() {
+        insta::assert_snapshot!(triggers("CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL)", KeyKind::Integer));
+    }
 }

@@ -123,7 +123,10 @@ fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
     match (affinity, part) {
         (Affinity::Text, KeyPart::Integer(_)) => false,
         (Affinity::Numeric | Affinity::Integer | Affinity::Real, KeyPart::Text(text)) => {
-            text.trim_ascii().parse::<f64>().is_err()
+            // Rust reads words such as `inf` and `nan` as numbers too; SQLite does not.
+            let text = text.trim_ascii();
+            text.contains(|c: char| c.is_ascii_alphabetic() && !c.eq_ignore_ascii_case(&'e'))
+                || text.parse::<f64>().is_err()
         }
         _ => true,
     }

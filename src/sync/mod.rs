@@ -14,7 +14,7 @@ mod verify_remote;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::capture::{renew, seal, seal_within};
+use crate::capture::{Installed, renew, seal, seal_within};
 use crate::changelog::{
     LayoutRow, Log, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
     remember_identity, remember_remote, retire_backfills, set_synced, waiting,
@@ -127,9 +127,10 @@ async fn prepare(session: &Session, remote: &Remote, report: &mut SyncReport) ->
 /// What the user should know of a table whose triggers were renewed.
 pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
     let (name, found) = (renewed.tracked.name(), renewed.found);
-    let what = match renewed.repaired {
-        true => "was dropped or rebuilt without its triggers; capture is on again",
-        false => "has other columns than before; capture covers them now",
+    let what = match renewed.standing {
+        Installed::Broken => "was dropped or rebuilt without its triggers; capture is on again",
+        Installed::Behind => "has triggers that hid writes from capture; capture comes before them now",
+        _ => "has other columns than before; capture covers them now",
     };
     let counts = [
         (found.backfilled, "rows added to the log"),
