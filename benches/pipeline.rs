@@ -155,8 +155,11 @@ fn capture(c: &mut Criterion) {
     }
 }
 
+/// When a phase was first and last heard of.
+type Seen = Arc<Mutex<Option<(Instant, Instant)>>>;
+
 /// A replica that notes when a phase began and when it was last heard of.
-fn watched(replica: Replica, phase: Phase) -> (Replica, Arc<Mutex<Option<(Instant, Instant)>>>) {
+fn watched(replica: Replica, phase: Phase) -> (Replica, Seen) {
     let seen = Arc::new(Mutex::new(None));
     let noted = Arc::clone(&seen);
     let replica = replica.on_progress(move |progress| {

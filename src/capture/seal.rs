@@ -1,5 +1,6 @@
 //! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own changes are made.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::types::ValueRef;
@@ -61,10 +62,10 @@ pub(crate) fn take_notes(log: &mut Log<'_>) -> Result<BTreeSet<(u32, String)>> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let no: i64 = row.get(2)?;
-        if !sources.contains_key(&no) {
-            sources.insert(no, read_source(conn, no)?);
-        }
-        let source = &sources[&no];
+        let source = match sources.entry(no) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(read_source(conn, no)?),
+        };
         notes.extend(journal_key(source, row)?.map(|id| (source.table_no, id)));
     }
     drop(rows);

@@ -37,10 +37,11 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), &table.name));
     let standing = before.as_ref().map(|tracked| inspect(log.conn, &table, tracked)).transpose()?;
     let wish = wish(log.conn, &table, options, before.as_ref())?;
-    if let (Some(before), Some(Installed::Whole)) = (&before, standing) {
-        if before.excluded == wish.excluded && before.enforce_fk == wish.enforce_fk {
-            return Ok(TrackedNow { tracked: before.clone(), found: Found::default() });
-        }
+    if let (Some(before), Some(Installed::Whole)) = (&before, standing)
+        && before.excluded == wish.excluded
+        && before.enforce_fk == wish.enforce_fk
+    {
+        return Ok(TrackedNow { tracked: before.clone(), found: Found::default() });
     }
     let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);

@@ -16,6 +16,9 @@ const SCHEMA_1: &str = include_str!("../../schema/001.sql");
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The pages kept in memory: a merge moves between the log, the registers and the user's tables.
+const CACHE_KIB: i64 = 16 << 10;
+
 /// Opens a database file (`:memory:` for one in memory); a missing file is made only where `create` says so.
 pub(crate) fn open_database(path: &Path, create: bool) -> Result<Connection> {
     let describe = |e: rusqlite::Error| {
@@ -43,6 +46,7 @@ fn configure(conn: &Connection) -> rusqlite::Result<()> {
     conn.set_prepared_statement_cache_capacity(256);
     conn.pragma_update(None, "foreign_keys", false)?;
     conn.pragma_update(None, "trusted_schema", false)?;
+    conn.pragma_update(None, "cache_size", -CACHE_KIB)?;
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, true)?;
     // A first read, so that a file that is no database is refused here.
     conn.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))

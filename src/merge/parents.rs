@@ -108,35 +108,69 @@ fn all(terms: impl Iterator<Item = String>) -> String {
     terms.collect::<Vec<_>>().join(" AND ")
 }
 
-/// Rows that lost a parent to this batch. A table is read once, however many parents it lost.
+/// Rows that lost a parent to this batch: looked up by the parent where an index serves, else the table is read once.
 fn bereaved(conn: &Connection, references: &[Reference<'_>], applier: &Applier<'_, '_>) -> Result<Vec<Key>, Stop> {
     let mut found = Vec::new();
     for reference in references {
-        if !applier.taken.iter().chain(&applier.put).any(|key| key.0 == reference.parent.no()) {
-            continue;
-        }
-        let taken = applier.taken.iter().any(|key| key.0 == reference.parent.no());
-        if !taken && refers_to_key(reference) {
+        let parent = reference.parent.no();
+        let taken: Vec<&Key> = applier.taken.iter().filter(|key| key.0 == parent).collect();
+        let by_key = refers_to_key(reference);
+        let moved = !by_key && applier.put.iter().any(|key| key.0 == parent);
+        if taken.is_empty() && !moved {
             continue;
         }
         let child = reference.child;
-        let sql = format!(
+        let lookup = format!(
+            "SELECT {} FROM {} AS c WHERE {}",
+            child_key(child),
+            Ident(&child.shape.name),
+            all(reference.columns.iter().enumerate().map(|(n, name)| format!("c.{} = ?{}", Ident(name), n + 1))),
+        );
+        if by_key && is_search(conn, &lookup)? {
+            for key in taken {
+                found.extend(keys(conn, child, &lookup, &referred(reference, key))?);
+            }
+            continue;
+        }
+        let scan = format!(
             "SELECT {key} FROM {child} AS c WHERE {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
-            key = list(child.shape.key_columns().map(|column| format!("c.{}", Ident(&column.name)))),
+            key = child_key(child),
             child = Ident(&child.shape.name),
             set = all(reference.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)))),
             parent = Ident(&reference.parent.shape.name),
             join = join(reference),
         );
-        found.extend(keys(conn, child, &sql, &[])?);
+        found.extend(keys(conn, child, &scan, &[])?);
     }
     Ok(found)
 }
 
-/// Whether the parent is named by its key, which no update changes.
+fn child_key(child: &MergeTable) -> String {
+    list(child.shape.key_columns().map(|column| format!("c.{}", Ident(&column.name))))
+}
+
+/// Whether SQLite would answer a query by an index.
+fn is_search(conn: &Connection, sql: &str) -> Result<bool> {
+    let mut statement = conn.prepare_cached(&format!("EXPLAIN QUERY PLAN {sql}"))?;
+    let mut plan = statement.raw_query();
+    let step: Option<String> = plan.next()?.map(|row| row.get(3)).transpose()?;
+    Ok(step.is_some_and(|step| step.starts_with("SEARCH")))
+}
+
+/// A parent's key in the order in which a reference names its columns.
+fn referred(reference: &Reference<'_>, parent: &Key) -> Vec<Value> {
+    let key = reference.parent.key(&parent.1).unwrap_or_default();
+    let columns: Vec<&str> = reference.parent.shape.key_columns().map(|column| column.name.as_str()).collect();
+    let value =
+        |name: &&str| columns.iter().position(|column| same_name(column, name)).and_then(|at| key.get(at)).cloned();
+    reference.parent_columns.iter().map(|name| value(name).unwrap_or(Value::Null)).collect()
+}
+
+/// Whether the parent is named by its whole key, which no update changes.
 fn refers_to_key(reference: &Reference<'_>) -> bool {
     let key = &reference.parent.shape;
-    reference.parent_columns.iter().all(|name| key.key_columns().any(|column| same_name(&column.name, name)))
+    key.key.len() == reference.parent_columns.len()
+        && reference.parent_columns.iter().all(|name| key.key_columns().any(|column| same_name(&column.name, name)))
 }
 
 /// The rows that refer to a row which is about to be taken out.
@@ -152,7 +186,7 @@ fn children_of(
         let child = reference.child;
         let sql = format!(
             "SELECT {key} FROM {child} AS c, {parent} AS p WHERE {row} AND {join}",
-            key = list(child.shape.key_columns().map(|column| format!("c.{}", Ident(&column.name)))),
+            key = child_key(child),
             child = Ident(&child.shape.name),
             parent = Ident(&parent.shape.name),
             row = aliased_key(parent, "p"),

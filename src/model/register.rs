@@ -122,7 +122,7 @@ const OWN: u8 = 1;
 const DELETED: u8 = 2;
 
 fn flags(register: &Register) -> u8 {
-    u8::from(register.own) * OWN | u8::from(register.deleted) * DELETED
+    (u8::from(register.own) * OWN) | (u8::from(register.deleted) * DELETED)
 }
 
 fn put_varint(bytes: &mut Vec<u8>, mut n: u32) {
