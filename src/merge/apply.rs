@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::ffi;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{Connection, ErrorCode, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
 use super::tables::{MergeTable, Tables};
@@ -232,7 +232,8 @@ fn is_key_clash(error: &rusqlite::Error) -> bool {
 fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reason, Stop> {
     let rusqlite::Error::SqliteFailure(code, message) = &error else { return Err(error.into()) };
     let message = message.clone().unwrap_or_default();
-    if conn.is_autocommit() {
+    // SQLite itself rolls back when a disk is full or fails: no row is to blame for that.
+    if conn.is_autocommit() && code.code == ErrorCode::ConstraintViolation {
         return Err(Stop::RolledBack(key.clone(), format!("a trigger refuses the row: {message}")));
     }
     Ok(match code.extended_code {
