@@ -155,6 +155,21 @@ async fn a_change_above_the_limit_stays_here_and_is_named_until_it_may_go() {
 }
 
 #[tokio::test]
+async fn a_change_that_may_go_at_last_goes_once_though_the_remote_heals_meanwhile() {
+    let (a, _, folder) = two().await;
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 2_000;
+    let a = a.with_settings(settings);
+    run(&a, "INSERT INTO note VALUES ('6', printf('%.5000c', 'x'))");
+    assert_eq!(sync(&a, &folder.remote()).await.oversize.len(), 1);
+    fs::remove_file(&folder.changes()[0]).unwrap();
+    let a = a.with_settings(Settings::default());
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed, report.requests.put), (2, 1, 2));
+    assert_verified(&a, &folder.remote()).await;
+}
+
+#[tokio::test]
 async fn a_remotes_layout_is_recorded_there_and_changed_by_an_explicit_one() {
     let (a, b, folder) = two().await;
     for (replica, other, layout, text) in
