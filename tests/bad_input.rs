@@ -213,14 +213,15 @@ async fn a_remote_that_is_not_there_or_silent_is_told_of() {
 
 #[tokio::test]
 async fn a_remote_that_lies_about_sizes_is_survived() {
+    type Rule = fn(Request) -> Verdict;
     let store = Arc::new(InMemory::new());
     let a = replica(NOTES).await;
     run(&a, "INSERT INTO note VALUES ('1', 'one'), ('2', printf('%.200000c', 'x'))");
-    let remote = |rule: fn(Request) -> Verdict| {
+    let remote = |rule: Rule| {
         Remote::from_store("faulty://sizes", FaultyStore::new(&store, move |_, request| rule(request)), "").unwrap()
     };
     sync(&a, &remote(|_| Verdict::Pass)).await;
-    let rules: [(fn(Request) -> Verdict, Option<u64>); 4] = [
+    let rules: [(Rule, Option<u64>); 4] = [
         // What is listed as larger than the limit is not asked for.
         (|r| if r == Request::List { Verdict::Claim(u64::MAX) } else { Verdict::Pass }, Some(0)),
         // What is larger than listed is read as far as a file may have grown meanwhile.

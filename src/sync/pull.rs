@@ -267,10 +267,10 @@ pub(super) async fn read_authors(
     limit: u64,
 ) -> Result<Vec<(ChangeId, String)>> {
     for (id, author) in waiting.iter_mut().filter(|(_, author)| author.is_empty()).take(MAX_AUTHORS_READ) {
-        if let Fetched::Bytes(bytes) = remote.get(&ObjectName::Change(*id), limit).await? {
-            if let Ok(change) = decode_change(*id, &bytes) {
-                *author = change.author.as_str().to_owned();
-            }
+        if let Fetched::Bytes(bytes) = remote.get(&ObjectName::Change(*id), limit).await?
+            && let Ok(change) = decode_change(*id, &bytes)
+        {
+            *author = change.author.as_str().to_owned();
         }
     }
     Ok(waiting)
