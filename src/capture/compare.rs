@@ -14,9 +14,9 @@ use crate::world::World;
 
 /// What a comparison takes for granted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Terms {
-    /// The table was never tracked before: its rows are older than any tracked write.
-    pub(crate) first: bool,
+pub(crate) struct Terms<'a> {
+    /// What was recorded of the table so far; nothing where it was never tracked: then its rows are older than any tracked write.
+    pub(crate) before: Option<&'a Source>,
     /// Rows that are missing were deleted; otherwise they are shown again.
     pub(crate) accept_deletes: bool,
 }
@@ -43,7 +43,7 @@ pub(crate) fn compare(
     world: &World,
     table: &Table,
     tracked: &Tracked,
-    terms: Terms,
+    terms: Terms<'_>,
 ) -> Result<Found> {
     let mut comparison = Comparison::new(log, world, table, tracked, terms)?;
     comparison.rows()?;
@@ -60,10 +60,11 @@ struct Comparison<'a, 'c> {
     table: &'a Table,
     source: &'a Source,
     author: String,
-    terms: Terms,
-    /// The columns' numbers and constant defaults, in the source's order.
+    terms: Terms<'a>,
+    /// The columns' numbers, their constant defaults, and whether they were recorded before, in the source's order.
     numbers: Vec<u32>,
     defaults: Vec<Value>,
+    recorded: Vec<bool>,
     backfilled: u64,
     found: Found,
 }
@@ -74,7 +75,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
         world: &'a World,
         table: &'a Table,
         tracked: &'a Tracked,
-        terms: Terms,
+        terms: Terms<'a>,
     ) -> Result<Self> {
         let conn = log.conn;
         let source = &tracked.source;
@@ -88,7 +89,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
         }
         let author = log.author()?;
         let backfilled = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
-        Ok(Self { log, world, table, source, author, terms, numbers, defaults, backfilled, found: Found::default() })
+        let was_recorded = |name: &String| terms.before.is_some_and(|b| b.columns.iter().any(|c| same_name(c, name)));
+        let recorded = source.columns.iter().map(was_recorded).collect();
+        let found = Found::default();
+        Ok(Self { log, world, table, source, author, terms, numbers, defaults, recorded, backfilled, found })
     }
 
     fn rows(&mut self) -> Result<()> {
@@ -110,7 +114,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let entity_id = self.entity_id(row)?;
         let entity = self.log.entity(self.source.table_no, &entity_id)?;
         let (known, shown) = (!entity.registers.is_empty(), entity.shown);
-        if self.terms.first || !known {
+        if self.terms.before.is_none() || !known {
             self.found.backfilled += 1;
             let id = self.backfill_id();
             return self.record(id, &entity_id, row, |_| true);
@@ -133,8 +137,17 @@ impl<'a, 'c> Comparison<'a, 'c> {
             match registers.get(self.numbers[n]) {
                 Some(register) => {
                     let then = base.value(self.log.conn, register.id, &self.source.columns[n])?;
-                    if !self.same(entity_id, n, now, &then)? {
+                    if self.same(entity_id, n, now, &then)? {
+                        continue;
+                    }
+                    if self.recorded[n] {
                         edited.push(n);
+                        continue;
+                    }
+                    // The register came from elsewhere before the column was here, and so was never shown.
+                    touch(self.log.conn, self.source.table_no, entity_id)?;
+                    if !self.same(entity_id, n, now, &self.defaults[n])? {
+                        new.push(n);
                     }
                 }
                 None if self.same(entity_id, n, now, &self.defaults[n])? => {}

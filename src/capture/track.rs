@@ -43,7 +43,8 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
         }
     }
     let intact = matches!(standing, Some(Installed::Whole | Installed::Stale | Installed::Marked));
-    let terms = Terms { first: before.is_none(), accept_deletes: options.accept_deletes || intact };
+    let source = before.as_ref().map(|tracked| &tracked.source);
+    let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact };
     let tracked = install(log, &table, kind, wish)?;
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(TrackedNow { tracked, found })
@@ -157,7 +158,7 @@ fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, st
     let excluded = old.excluded.clone();
     let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice, blocked: old.blocked };
     let tracked = install(log, &table, kind, wish)?;
-    let terms = Terms { first: false, accept_deletes: false };
+    let terms = Terms { before: Some(&old.source), accept_deletes: false };
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(Renewed { tracked, found, repaired: standing == Installed::Broken })
 }

@@ -26,6 +26,8 @@ pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId) -> Resul
     if unseen.is_empty() || stays.is_some() {
         return Ok(0);
     }
+    // A field names its change by the id: on a connection that enforces this, it is checked once both have the new one.
+    conn.pragma_update(None, "defer_foreign_keys", true)?;
     let mut clock = Clock::new(greatest_up_to(conn, bound)?);
     let renamed: HashMap<ChangeId, ChangeId> =
         unseen.iter().map(|old| (*old, clock.next(world.now_ms(), world.random()))).collect();

@@ -13,4 +13,4 @@ pub use value::Value;
 pub(crate) use change::{DELETED_FIELD, is_reserved_table};
 pub(crate) use entity_id::{KeyKind, KeyPart, decode_entity_id, encode_entity_id};
 pub(crate) use id::{CLOCK_FLOOR_MS, Clock};
-pub(crate) use register::{DELETED_COLUMN, Register, Registers};
+pub(crate) use register::{DELETED_COLUMN, Register, Registers, wins};

@@ -272,6 +272,7 @@ async fn merge_all(session: &Session, report: &mut SyncReport) -> Result<()> {
             let tx = immediate(conn)?;
             retire_backfills(&tx)?;
             tx.commit()?;
+            progress(0, None);
             merge(conn, &world, &|done| progress(done, None))
         })
         .await?;

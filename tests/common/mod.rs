@@ -1,6 +1,10 @@
 //! What the tests share: replicas in memory and in files, a remote of their own, rows as text. Uses the public API only.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod dated_store;
+pub mod wall;
+pub mod pair;
+
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::types::ValueRef;

@@ -1,0 +1,162 @@
+//! The tables that are tracked, or were, as they stand in the schema: their columns, defaults and triggers.
+
+use std::collections::HashSet;
+
+use rusqlite::Connection;
+
+use super::problems::Problems;
+use crate::changelog::{Tracked, list_tracked, lower, read_source};
+use crate::db::{Ident, Table, TableKind, constant_default, list, read_table, same_name};
+use crate::error::Result;
+use crate::model::{DELETED_FIELD, Value};
+
+/// What a field of a change is to a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// Part of the key, which travels in the entity id: ignored.
+    Key,
+    /// The reserved field.
+    Deleted,
+    /// A column that a merge writes.
+    Column,
+    /// A column that this replica leaves alone.
+    Excluded,
+    /// A column that the table does not have.
+    Unknown,
+}
+
+/// A column that a merge writes.
+#[derive(Debug)]
+pub(super) struct KnownColumn {
+    pub(super) name: String,
+    /// In lower case.
+    pub(super) folded: String,
+    pub(super) default: Value,
+}
+
+/// A table under capture whose rows can be read.
+#[derive(Debug)]
+pub(super) struct Rows {
+    pub(super) shape: Table,
+    pub(super) columns: Vec<KnownColumn>,
+    /// The key and the columns of the row with a key.
+    pub(super) find: String,
+    /// The keys of all rows.
+    pub(super) keys: String,
+}
+
+/// A table that is tracked, or was.
+#[derive(Debug)]
+pub(super) struct KnownTable {
+    pub(super) tracked: Tracked,
+    /// Columns that it had at some time since it is tracked, in lower case.
+    once: HashSet<String>,
+    /// `None` where it is not under capture now, or not there, or has another key than the log knows.
+    pub(super) rows: Option<Rows>,
+}
+
+impl KnownTable {
+    fn load(conn: &Connection, tracked: Tracked, problems: &mut Problems) -> Result<Self> {
+        let once = columns_once(conn, tracked.table_no())?;
+        let rows = if tracked.active { load_rows(conn, &tracked, problems)? } else { None };
+        Ok(Self { tracked, once, rows })
+    }
+
+    pub(super) fn role(&self, field: &str) -> Role {
+        let names = |names: &[String]| names.iter().any(|name| same_name(name, field));
+        let columns = self.rows.as_ref().map_or(&[][..], |rows| &rows.columns);
+        if same_name(field, DELETED_FIELD) {
+            Role::Deleted
+        } else if columns.iter().any(|column| same_name(&column.name, field)) {
+            Role::Column
+        } else if names(&self.tracked.source.key) {
+            Role::Key
+        } else if names(&self.tracked.excluded) {
+            Role::Excluded
+        } else {
+            Role::Unknown
+        }
+    }
+
+    /// Whether the table had the column at some time: a change of it may have been merged then.
+    pub(super) fn had(&self, field: &str) -> bool {
+        self.once.contains(&lower(field))
+    }
+}
+
+/// Every table that is tracked, or was.
+#[derive(Debug)]
+pub(super) struct Catalog {
+    tables: Vec<KnownTable>,
+}
+
+impl Catalog {
+    /// Reads the tables, and notes what is wrong with their capture.
+    pub(super) fn load(conn: &Connection, problems: &mut Problems) -> Result<Self> {
+        let tables = list_tracked(conn)?.into_iter().map(|tracked| KnownTable::load(conn, tracked, problems));
+        Ok(Self { tables: tables.collect::<Result<_>>()? })
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&KnownTable> {
+        self.tables.iter().find(|table| same_name(table.tracked.name(), name))
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &KnownTable> {
+        self.tables.iter()
+    }
+}
+
+fn columns_once(conn: &Connection, table_no: u32) -> Result<HashSet<String>> {
+    let mut statement = conn.prepare_cached("SELECT source FROM ZV_SOURCE WHERE table_no = ?1")?;
+    let sources: Vec<i64> = statement.query_map([table_no], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut once = HashSet::new();
+    for source in sources {
+        once.extend(read_source(conn, source)?.columns.iter().map(|name| lower(name)));
+    }
+    Ok(once)
+}
+
+fn load_rows(conn: &Connection, tracked: &Tracked, problems: &mut Problems) -> Result<Option<Rows>> {
+    let name = tracked.name();
+    let Some(shape) = read_table(conn, name)?.filter(|shape| shape.kind == TableKind::Table) else {
+        problems.add(format_args!("{name} is tracked, and there is no such table; create it again or untrack it"));
+        return Ok(None);
+    };
+    check_triggers(conn, tracked, problems)?;
+    let key = &tracked.source.key;
+    let same_key = shape.key.len() == key.len() && shape.key_columns().zip(key).all(|(c, k)| same_name(&c.name, k));
+    if !same_key {
+        problems
+            .add(format_args!("{name} has another primary key than when it was tracked, so no row can be compared"));
+        return Ok(None);
+    }
+    let columns = known_columns(conn, &shape, tracked)?;
+    let names = shape.key_columns().map(|c| c.name.as_str()).chain(columns.iter().map(|c| c.name.as_str()));
+    let (names, table) = (list(names.map(Ident)), Ident(&shape.name));
+    let find = format!("SELECT {names} FROM {table} WHERE {}", shape.key_condition(1));
+    let keys = format!("SELECT {} FROM {table}", list(shape.key_columns().map(|c| Ident(&c.name))));
+    Ok(Some(Rows { columns, find, keys, shape }))
+}
+
+fn known_columns(conn: &Connection, shape: &Table, tracked: &Tracked) -> Result<Vec<KnownColumn>> {
+    let there = tracked.source.columns.iter().filter_map(|name| shape.column(name));
+    let known = there.map(|column| {
+        let default = constant_default(conn, column)?;
+        Ok(KnownColumn { name: column.name.clone(), folded: lower(&column.name), default })
+    });
+    known.collect()
+}
+
+/// Without its triggers a table's writes escape the log.
+fn check_triggers(conn: &Connection, tracked: &Tracked, problems: &mut Problems) -> Result<()> {
+    let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE";
+    let mut statement = conn.prepare_cached(sql)?;
+    let update = (!tracked.source.columns.is_empty()).then_some("update");
+    for event in ["insert", "delete", "rekey"].into_iter().chain(update) {
+        let (name, table) = (format!("ZV_{}_{event}", tracked.table_no()), tracked.name());
+        if !statement.exists([&name, table])? {
+            problems.add(format_args!("{table} lacks the trigger {name}, so its writes are not captured"));
+        }
+    }
+    Ok(())
+}

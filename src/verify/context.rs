@@ -1,0 +1,129 @@
+//! What every check reads, and what all of them add to.
+
+use std::cell::RefCell;
+use std::collections::{HashMap, HashSet};
+
+use rusqlite::Connection;
+
+use super::catalog::Catalog;
+use super::problems::Problems;
+use crate::changelog::{Names, Source, read_source};
+use crate::db::{Metadata, get_metadata, read_value};
+use crate::error::{ErrorKind, Result};
+use crate::model::{ChangeId, KeyPart, encode_entity_id};
+
+/// How many names are remembered: a log may name more columns than anybody has.
+const NAMES: usize = 10_000;
+
+/// The state that the log is compared with.
+pub(super) struct Context<'a> {
+    pub(super) conn: &'a Connection,
+    pub(super) catalog: &'a Catalog,
+    /// The last row of the sequence that a merge has come to.
+    pub(super) merged_seq: i64,
+    /// The clock: no id made or merged here is greater.
+    pub(super) last_id: Option<ChangeId>,
+    /// Rows written but not sealed: their tables are ahead of the log.
+    journal: HashSet<(u32, String)>,
+    any_touched: bool,
+    numbers: RefCell<HashMap<String, Option<u32>>>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn load(conn: &'a Connection, catalog: &'a Catalog, problems: &mut Problems) -> Result<Self> {
+        Ok(Self {
+            conn,
+            catalog,
+            merged_seq: fact(conn, Metadata::MergedSeq, problems)?.unwrap_or(0),
+            last_id: fact(conn, Metadata::LastId, problems)?,
+            journal: journal_keys(conn, problems)?,
+            any_touched: conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_TOUCHED)", [], |row| row.get(0))?,
+            numbers: RefCell::default(),
+        })
+    }
+
+    /// The number of a table's or column's name, if it has one.
+    pub(super) fn number(&self, name: &str) -> Result<Option<u32>> {
+        let mut numbers = self.numbers.borrow_mut();
+        if let Some(no) = numbers.get(name) {
+            return Ok(*no);
+        }
+        if numbers.len() >= NAMES {
+            numbers.clear();
+        }
+        let no = Names::find(self.conn, name)?;
+        numbers.insert(name.to_owned(), no);
+        Ok(no)
+    }
+
+    /// Whether the row may differ from the registers: it is not sealed yet, or waits for the next merge to show it anew.
+    pub(super) fn in_motion(&self, table_no: u32, entity_id: &str) -> Result<bool> {
+        if self.unsealed(table_no, entity_id) {
+            return Ok(true);
+        }
+        let sql = "SELECT 1 FROM ZV_TOUCHED WHERE table_no = ?1 AND entity_id = ?2";
+        Ok(self.any_touched && self.conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
+    }
+
+    /// Whether the journal has a write of the row.
+    pub(super) fn unsealed(&self, table_no: u32, entity_id: &str) -> bool {
+        !self.journal.is_empty() && self.journal.contains(&(table_no, entity_id.to_owned()))
+    }
+}
+
+/// What the checks have found and counted.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    pub(super) problems: Problems,
+    /// Changes of the log.
+    pub(super) changes: u64,
+    /// Rows compared with the log.
+    pub(super) rows: u64,
+    /// Rows of each table that an entity of the log was found to have.
+    pub(super) found: HashMap<u32, u64>,
+    /// Rows of `ZV_REGISTER` that an entity of the log was found to have.
+    pub(super) registers: u64,
+}
+
+/// A fact of `ZV_METADATA`; one that cannot be read is a problem, and counts as never set.
+fn fact<T: std::str::FromStr>(conn: &Connection, key: Metadata, problems: &mut Problems) -> Result<Option<T>> {
+    match get_metadata(conn, key) {
+        Err(error) if error.kind() == ErrorKind::Corrupt => {
+            problems.add(format_args!("{error}"));
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// The entities whose writes the journal holds.
+fn journal_keys(conn: &Connection, problems: &mut Problems) -> Result<HashSet<(u32, String)>> {
+    let mut keys = HashSet::new();
+    let mut statement = conn.prepare("SELECT DISTINCT source FROM ZV_JOURNAL")?;
+    let sources: Vec<Option<i64>> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    for no in sources {
+        match no.map(|no| read_source(conn, no)) {
+            Some(Ok(source)) => add_journal_keys(conn, &source, &mut keys)?,
+            Some(Err(error)) if error.kind() != ErrorKind::Corrupt => return Err(error),
+            _ => problems.add(format_args!("the journal holds writes of a table that ZV_SOURCE does not name")),
+        }
+    }
+    Ok(keys)
+}
+
+fn add_journal_keys(conn: &Connection, source: &Source, keys: &mut HashSet<(u32, String)>) -> Result<()> {
+    let columns: Vec<String> = (0..source.key.len()).map(|n| format!("c{n}")).collect();
+    let sql = format!("SELECT {} FROM ZV_JOURNAL WHERE source = ?1", columns.join(", "));
+    let mut statement = conn.prepare(&sql)?;
+    let mut rows = statement.query([source.no])?;
+    while let Some(row) = rows.next()? {
+        let mut key = Vec::with_capacity(columns.len());
+        for n in 0..columns.len() {
+            key.extend(KeyPart::from_value(read_value(row.get_ref(n)?)));
+        }
+        let whole = key.len() == columns.len();
+        let entity_id = whole.then(|| encode_entity_id(source.kind, &key)).flatten();
+        keys.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! One entity: its registers and its row against what its changes say.
+
+use rusqlite::{OptionalExtension, Row, params_from_iter};
+
+use super::catalog::{KnownTable, Rows};
+use super::change::Table;
+use super::context::{Context, Tally};
+use super::fold::Fold;
+use super::problems::Quoted;
+use crate::capture::same_through_affinity;
+use crate::db::{bind_value, read_value};
+use crate::error::Result;
+use crate::model::{ChangeId, DELETED_FIELD, KeyPart, Register, Registers, Value, decode_entity_id, encode_entity_id};
+
+/// An entity while its changes are read.
+#[derive(Debug, Default)]
+pub(super) struct Entity {
+    pub(super) id: String,
+    pub(super) fold: Fold,
+    /// The change read last.
+    pub(super) newest_read: Option<ChangeId>,
+    /// A column of it has come since the last merge, and is shown by the next.
+    pub(super) awaits_merge: bool,
+}
+
+/// A row of `ZV_REGISTER`.
+struct Stored {
+    shown: bool,
+    registers: Option<Registers>,
+}
+
+/// Compares an entity with its registers and its row.
+pub(super) fn compare(context: &Context<'_>, tally: &mut Tally, table: &Table<'_>, entity: &Entity) -> Result<()> {
+    let stored = table.no.map(|no| read_stored(context, no, &entity.id)).transpose()?.flatten();
+    tally.registers += u64::from(stored.is_some());
+    compare_registers(context, tally, table, entity, stored.as_ref())?;
+    let Some(known) = table.known else { return Ok(()) };
+    let Some(rows) = &known.rows else { return Ok(()) };
+    let in_motion = entity.awaits_merge || context.in_motion(known.tracked.table_no(), &entity.id)?;
+    if in_motion || entity.fold.is_empty() {
+        return Ok(());
+    }
+    let shown = stored.is_some_and(|stored| stored.shown);
+    Comparison { context, tally, known, rows, entity }.run(shown)
+}
+
+fn read_stored(context: &Context<'_>, table_no: u32, entity_id: &str) -> Result<Option<Stored>> {
+    let sql = "SELECT shown, registers FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";
+    let row = context.conn.prepare_cached(sql)?.query_row((table_no, entity_id), |row| {
+        let registers = row.get_ref(1)?.as_blob().ok().and_then(Registers::decode);
+        Ok(Stored { shown: row.get_ref(0)?.as_i64().is_ok_and(|shown| shown != 0), registers })
+    });
+    Ok(row.optional()?)
+}
+
+fn compare_registers(
+    context: &Context<'_>,
+    tally: &mut Tally,
+    table: &Table<'_>,
+    entity: &Entity,
+    stored: Option<&Stored>,
+) -> Result<()> {
+    let (name, row) = (&table.name, Quoted(&entity.id));
+    let empty = Registers::default();
+    let registers = match stored {
+        Some(Stored { registers: Some(registers), .. }) => registers,
+        Some(Stored { registers: None, .. }) => {
+            tally.problems.add(format_args!("{name} row {row}: its registers cannot be read"));
+            return Ok(());
+        }
+        None => &empty,
+    };
+    let mut written = 0;
+    for (column, winner) in entity.fold.iter() {
+        let no = context.number(column)?;
+        let held = no.and_then(|no| registers.get(no));
+        let deleted = column == DELETED_FIELD && winner.value.says_deleted();
+        written += usize::from(held.is_some());
+        if held != Some(Register { id: winner.id, own: winner.own, deleted }) {
+            let column = Quoted(column);
+            let what = if held.is_none() { "is missing" } else { "does not hold the newest write" };
+            tally.problems.add(format_args!("{name} row {row}: the register of column {column} {what}"));
+        }
+    }
+    if written < registers.iter().count() {
+        tally.problems.add(format_args!("{name} row {row}: a register holds a write that no merged change made"));
+    }
+    Ok(())
+}
+
+/// An entity of a table under capture, and its row.
+struct Comparison<'a, 'c> {
+    context: &'a Context<'c>,
+    tally: &'a mut Tally,
+    known: &'a KnownTable,
+    rows: &'a Rows,
+    entity: &'a Entity,
+}
+
+impl Comparison<'_, '_> {
+    fn run(&mut self, shown: bool) -> Result<()> {
+        let (alive, held) = (self.entity.fold.alive(), self.is_held()?);
+        if held && !alive {
+            self.problem("is listed as held, though the log says that it is deleted");
+        }
+        if shown != (alive && !held) {
+            self.problem(if shown { "is marked as shown and should not be" } else { "is not marked as shown" });
+        }
+        let source = &self.known.tracked.source;
+        let Some(key) = decode_entity_id(source.kind, source.key.len(), &self.entity.id) else {
+            if alive && !held {
+                self.problem("cannot be shown, as no key of this table reads so, and is not listed as held");
+            }
+            return Ok(());
+        };
+        self.row(alive, held, key)
+    }
+
+    fn row(&mut self, alive: bool, held: bool, key: Vec<KeyPart>) -> Result<()> {
+        let values: Vec<Value> = key.iter().cloned().map(KeyPart::into_value).collect();
+        let mut statement = self.context.conn.prepare_cached(&self.rows.find)?;
+        let mut rows = statement.query(params_from_iter(values.iter().map(bind_value)))?;
+        // The key's affinity may have found another entity's row.
+        let row = match rows.next()? {
+            Some(row) if row_entity_id(self.known, row)?.as_deref() == Some(self.entity.id.as_str()) => Some(row),
+            _ => None,
+        };
+        if row.is_some() {
+            *self.tally.found.entry(self.known.tracked.table_no()).or_default() += 1;
+        }
+        self.tally.rows += 1;
+        match row {
+            Some(row) if alive && !held => return self.values(row, &key),
+            Some(_) if held => self.problem("is in the table, though it is listed as held"),
+            Some(_) => self.problem("is in the table, though the log says that it is deleted"),
+            None if alive && !held => self.problem("is not in the table, though the log says that it is there"),
+            None => {}
+        }
+        Ok(())
+    }
+
+    fn values(&mut self, row: &Row<'_>, key: &[KeyPart]) -> Result<()> {
+        for (n, column) in self.rows.columns.iter().enumerate() {
+            let winner = self.entity.fold.get(&column.folded);
+            let wanted = winner.map_or(&column.default, |winner| &winner.value);
+            let is_same = read_value(row.get_ref(key.len() + n)?) == *wanted
+                || same_through_affinity(self.context.conn, &self.rows.shape, key.to_vec(), &column.name, wanted)?;
+            if !is_same {
+                let column = &column.name;
+                self.problem(format_args!("column {column} is not what the log says"));
+            }
+        }
+        Ok(())
+    }
+
+    fn is_held(&self) -> Result<bool> {
+        let mut statement =
+            self.context.conn.prepare_cached("SELECT 1 FROM ZV_HELD WHERE table_no = ?1 AND entity_id = ?2")?;
+        Ok(statement.exists((self.known.tracked.table_no(), &self.entity.id))?)
+    }
+
+    fn problem(&mut self, what: impl std::fmt::Display) {
+        let (table, row) = (self.known.tracked.name(), Quoted(&self.entity.id));
+        self.tally.problems.add(format_args!("{table} row {row}: {what}"));
+    }
+}
+
+/// The entity id of a row whose first columns are the key's; `None` where its key can be none.
+pub(super) fn row_entity_id(known: &KnownTable, row: &Row<'_>) -> Result<Option<String>> {
+    let source = &known.tracked.source;
+    let parts: Option<Vec<KeyPart>> = (0..source.key.len())
+        .map(|n| row.get_ref(n).map(|value| KeyPart::from_value(read_value(value))))
+        .collect::<rusqlite::Result<_>>()?;
+    Ok(parts.and_then(|parts| encode_entity_id(source.kind, &parts)))
+}

@@ -1,0 +1,358 @@
+//! Clocks that are wrong, late copies, and what wins whatever the clocks say.
+
+mod common;
+
+use common::dated_store::DatedStore;
+use common::wall::{DAY_MS, HOUR_MS, START_MS, Wall, clocked, on_the_wall};
+use common::*;
+use zvon::{ErrorKind, Join, Remote, Replica, Settings, SyncOptions, SyncReport};
+
+const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
+
+/// A replica whose clock is off by some milliseconds.
+async fn off_by(ms: i64, seed: u64) -> (Replica, Wall) {
+    let wall = Wall::at(START_MS.saturating_add_signed(ms));
+    (clocked(NOTES, &wall, seed).await, wall)
+}
+
+async fn join(replica: &Replica, remote: &Remote) -> SyncReport {
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    replica.sync(remote, &options).await.unwrap()
+}
+
+async fn clock_error(replica: &Replica, remote: &Remote) -> String {
+    let error = replica.sync(remote, &SyncOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Clock);
+    error.to_string()
+}
+
+/// The ids of a row's changes, oldest first.
+async fn ids(replica: &Replica, row: &str) -> Vec<String> {
+    let log = replica.log(Some("note"), Some(row), 100).await.unwrap();
+    log.into_iter().rev().map(|entry| entry.id).collect()
+}
+
+#[tokio::test]
+async fn a_change_made_after_seeing_another_wins_whatever_the_clocks_say() {
+    let ((ahead, _), (behind, wall), remote) = (off_by(2 * 3_600_000, 1).await, off_by(0, 2).await, fresh_remote());
+    run(&ahead, "INSERT INTO note VALUES ('1', 'first', 1)");
+    converge(&[&ahead, &behind], &remote).await;
+    for turn in 0..5 {
+        wall.advance(1);
+        run(&behind, &format!("UPDATE note SET title = 'answer {turn}'"));
+        converge(&[&behind, &ahead], &remote).await;
+        assert_eq!(table(&ahead, "note"), [format!("'1'|'answer {turn}'|1")]);
+        run(&ahead, &format!("UPDATE note SET title = 'question {turn}'"));
+        converge(&[&ahead, &behind], &remote).await;
+        assert_eq!(table(&behind, "note"), [format!("'1'|'question {turn}'|1")]);
+    }
+    let ids = ids(&behind, "1").await;
+    assert!(ids.is_sorted() && ids.len() == 11);
+    assert_eq!(behind.status().await.unwrap().conflicts, 0);
+    assert_verified(&behind, &remote).await;
+}
+
+#[tokio::test]
+async fn a_write_not_yet_sealed_keeps_its_own_time_when_others_arrive() {
+    let ((ahead, _), (behind, _), remote) = (off_by(3_600_000, 1).await, off_by(0, 2).await, fresh_remote());
+    run(&ahead, "INSERT INTO note VALUES ('1', 'one', 1)");
+    converge(&[&ahead, &behind], &remote).await;
+    // Neither knows of the other's write; the one that was made at the later time wins.
+    run(&behind, "UPDATE note SET title = 'earlier', n = 2");
+    run(&ahead, "UPDATE note SET title = 'later'");
+    sync(&ahead, &remote).await;
+    converge(&[&behind, &ahead], &remote).await;
+    // The earlier clock saw the insert, so its write comes just after that, and before the later one.
+    for replica in [&ahead, &behind] {
+        assert_eq!(table(replica, "note"), ["'1'|'later'|2"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn changes_too_far_ahead_wait_for_their_time() {
+    let ((ahead, _), (right, wall), remote) = (off_by(48 * 3_600_000, 1).await, off_by(0, 2).await, fresh_remote());
+    run(&ahead, "INSERT INTO note VALUES ('1', 'future', 1), ('2', 'future', 2)");
+    sync(&ahead, &remote).await;
+    for _ in 0..2 {
+        let report = sync(&right, &remote).await;
+        assert_eq!((report.pulled, report.waiting, report.pushed), (0, 2, 0));
+        let status = right.status().await.unwrap();
+        let waiting = &status.remotes[0].waiting;
+        assert_eq!(waiting.len(), 1);
+        assert_eq!(waiting[0].author, ahead.database_uuid().unwrap());
+        assert_eq!((waiting[0].changes, waiting[0].ahead_ms), (2, 48 * HOUR_MS));
+        assert!(
+            status.clocks[0].contains(&waiting[0].author) && status.clocks[0].contains("2 days"),
+            "{:?}",
+            status.clocks
+        );
+        assert_eq!(status.changes, 0);
+        assert_verified(&right, &remote).await;
+    }
+    wall.advance(24 * HOUR_MS + 1);
+    let report = sync(&right, &remote).await;
+    assert_eq!((report.pulled, report.waiting), (2, 0));
+    assert_eq!(table(&right, "note"), table(&ahead, "note"));
+    assert_eq!(right.status().await.unwrap().clocks, [] as [String; 0]);
+}
+
+#[tokio::test]
+async fn a_larger_drift_accepts_changes_from_further_ahead() {
+    let ((ahead, _), remote) = (off_by(48 * 3_600_000, 1).await, fresh_remote());
+    run(&ahead, "INSERT INTO note VALUES ('1', 'future', 1)");
+    sync(&ahead, &remote).await;
+    let (right, wall) = off_by(0, 2).await;
+    let mut settings = Settings::default();
+    settings.world = wall.world(3);
+    settings.max_clock_drift = std::time::Duration::from_secs(49 * 3600);
+    let right = right.with_settings(settings);
+    assert_eq!(sync(&right, &remote).await.pulled, 1);
+    run(&right, "UPDATE note SET title = 'seen'");
+    converge(&[&right, &ahead], &remote).await;
+    assert_eq!(table(&ahead, "note"), ["'1'|'seen'|1"]);
+}
+
+#[tokio::test]
+async fn own_changes_from_the_future_are_redated_before_anybody_sees_them() {
+    let ((leaping, wall), (right, right_wall), remote) = (off_by(0, 1).await, off_by(0, 2).await, fresh_remote());
+    run(&leaping, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)");
+    converge(&[&leaping, &right], &remote).await;
+
+    wall.set(START_MS + 400 * DAY_MS);
+    run(&leaping, "UPDATE note SET title = 'a' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    run(&leaping, "UPDATE note SET title = 'b', n = 10 WHERE id = '1'; INSERT INTO note VALUES ('4', 'four', 4)");
+    leaping.log(None, None, 1).await.unwrap();
+    // What is still in the journal when the clock is put right is redated too.
+    run(&leaping, "UPDATE note SET n = 11 WHERE id = '1'; INSERT INTO note VALUES ('2', 'again', 22)");
+    wall.set(START_MS + HOUR_MS);
+    let sentence = leaping.status().await.unwrap().clocks.join("; ");
+    assert!(sentence.contains("399 days"), "{sentence}");
+
+    right_wall.set(START_MS + HOUR_MS / 2);
+    run(&right, "UPDATE note SET title = 'right', n = 5 WHERE id = '1'; UPDATE note SET n = 33 WHERE id = '3'");
+    sync(&right, &remote).await;
+    let report = sync(&leaping, &remote).await;
+    assert_eq!((report.redated, report.pushed, report.pulled), (6, 6, 2));
+    converge(&[&right, &leaping], &remote).await;
+    for replica in [&leaping, &right] {
+        assert_eq!(table(replica, "note"), ["'1'|'b'|11", "'2'|'again'|22", "'3'|'three'|33", "'4'|'four'|4"]);
+        assert_verified(replica, &remote).await;
+    }
+    for entry in leaping.log(None, None, 100).await.unwrap() {
+        assert!(entry.time_ms <= START_MS + HOUR_MS, "{}", entry.time_ms);
+    }
+    assert_eq!(leaping.status().await.unwrap().clocks, [] as [String; 0]);
+    // The clock itself came back too: a later write of another replica wins again.
+    right_wall.set(START_MS + 2 * HOUR_MS);
+    run(&right, "UPDATE note SET title = 'late' WHERE id = '1'");
+    converge(&[&right, &leaping], &remote).await;
+    assert_eq!(table(&leaping, "note")[0], "'1'|'late'|11");
+    assert_eq!(sync(&leaping, &remote).await.redated, 0);
+}
+
+#[tokio::test]
+async fn changes_are_redated_on_a_connection_that_enforces_foreign_keys() {
+    let ((leaping, wall), remote) = (off_by(30 * 86_400_000, 1).await, fresh_remote());
+    run(&leaping, "PRAGMA foreign_keys = ON; INSERT INTO note VALUES ('1', 'one', 1)");
+    wall.set(START_MS);
+    assert_eq!(sync(&leaping, &remote).await.redated, 1);
+    assert_verified(&leaping, &remote).await;
+    assert_eq!(leaping.log(None, None, 1).await.unwrap()[0].time_ms, START_MS);
+}
+
+#[tokio::test]
+async fn redated_changes_stay_above_what_was_merged_and_pushed() {
+    let ((leaping, wall), (ahead, _), remote) = (off_by(0, 1).await, off_by(20 * 3_600_000, 2).await, fresh_remote());
+    run(&ahead, "INSERT INTO note VALUES ('1', 'seen', 1)");
+    converge(&[&ahead, &leaping], &remote).await;
+    wall.set(START_MS + 30 * DAY_MS);
+    run(&leaping, "UPDATE note SET title = 'after seeing'");
+    wall.set(START_MS + 1);
+    assert_eq!(sync(&leaping, &remote).await.redated, 1);
+    let ids = ids(&leaping, "1").await;
+    assert_eq!(ids.len(), 2);
+    sync(&ahead, &remote).await;
+    for replica in [&ahead, &leaping] {
+        assert_eq!(table(replica, "note"), ["'1'|'after seeing'|1"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn pushed_changes_from_the_future_are_not_redated_and_status_says_so() {
+    let ((leaping, wall), (right, right_wall), remote) = (off_by(0, 1).await, off_by(0, 2).await, fresh_remote());
+    wall.set(START_MS + 10 * DAY_MS);
+    run(&leaping, "INSERT INTO note VALUES ('1', 'future', 1)");
+    sync(&leaping, &remote).await;
+    let before = ids(&leaping, "1").await;
+    wall.set(START_MS);
+    run(&leaping, "UPDATE note SET title = 'later'");
+    let report = sync(&leaping, &remote).await;
+    assert_eq!((report.redated, report.pushed), (0, 1));
+    let after = ids(&leaping, "1").await;
+    assert_eq!(after[0], before[0]);
+    assert!(after.is_sorted() && after.len() == 2, "a later write stays above the earlier one");
+    let sentence = leaping.status().await.unwrap().clocks.join("; ");
+    assert!(sentence.contains("10 days") && sentence.contains("max_clock_drift"), "{sentence}");
+    assert_eq!(sync(&right, &remote).await.waiting, 2);
+    right_wall.set(START_MS + 9 * DAY_MS + HOUR_MS);
+    assert_eq!(sync(&right, &remote).await.pulled, 2);
+    assert_eq!(table(&right, "note"), ["'1'|'later'|1"]);
+    assert_verified(&right, &remote).await;
+    assert_verified(&leaping, &remote).await;
+}
+
+#[tokio::test]
+async fn the_stores_clock_stops_a_sync_whose_own_clock_is_wrong() {
+    let (store_wall, (right, right_wall)) = (Wall::at(START_MS), off_by(0, 1).await);
+    let remote = DatedStore::new(&store_wall).remote();
+    run(&right, "INSERT INTO note VALUES ('1', 'one', 1)");
+    sync(&right, &remote).await;
+    let (wrong, wall) = off_by(48 * 3_600_000, 2).await;
+    let message = clock_error(&wrong, &remote).await;
+    assert!(message.contains("ahead"), "{message}");
+    wall.set(START_MS - 48 * HOUR_MS);
+    let message = clock_error(&wrong, &remote).await;
+    assert!(message.contains("behind"), "{message}");
+    assert_eq!(wrong.status().await.unwrap().changes, 0);
+    // Put right, the same replica syncs, and so does everybody after a long time in which nobody did.
+    wall.set(START_MS + HOUR_MS);
+    assert_eq!(sync(&wrong, &remote).await.pulled, 1);
+    for clock in [&store_wall, &right_wall, &wall] {
+        clock.set(START_MS + 90 * DAY_MS);
+    }
+    run(&right, "UPDATE note SET title = 'months later'");
+    converge(&[&right, &wrong], &remote).await;
+    assert_eq!(table(&wrong, "note"), ["'1'|'months later'|1"]);
+}
+
+#[tokio::test]
+async fn where_the_store_agrees_it_is_the_other_clock_that_is_wrong() {
+    let (store_wall, (right, _)) = (Wall::at(START_MS), off_by(0, 1).await);
+    let store = DatedStore::new(&store_wall);
+    let remote = store.remote();
+    for seed in 2..6 {
+        // Their own syncs met a store whose clock was as wrong as theirs.
+        let (ahead, _) = off_by(72 * 3_600_000, seed).await;
+        store_wall.set(START_MS + 72 * HOUR_MS);
+        run(&ahead, &format!("INSERT INTO note VALUES ('{seed}', 'future', 1)"));
+        join(&ahead, &remote).await;
+    }
+    store_wall.set(START_MS);
+    run(&right, "INSERT INTO note VALUES ('1', 'now', 1)");
+    let report = join(&right, &remote).await;
+    assert_eq!((report.pushed, report.waiting), (1, 4), "most authors are ahead, but the store is not");
+}
+
+#[tokio::test]
+async fn without_a_clock_of_the_store_most_of_three_authors_decide() {
+    let remote = fresh_remote();
+    let (right, wall) = off_by(0, 1).await;
+    for seed in 2..4 {
+        let (ahead, _) = off_by(48 * 3_600_000, seed).await;
+        run(&ahead, &format!("INSERT INTO note VALUES ('{seed}', 'future', 1)"));
+        join(&ahead, &remote).await;
+        assert_eq!(sync(&right, &remote).await.waiting, seed - 1, "two authors are no majority to trust");
+    }
+    let (third, _) = off_by(48 * 3_600_000, 4).await;
+    run(&third, "INSERT INTO note VALUES ('4', 'future', 1)");
+    join(&third, &remote).await;
+    run(&right, "INSERT INTO note VALUES ('1', 'mine', 1)");
+    let message = clock_error(&right, &remote).await;
+    assert!(message.contains("behind"), "{message}");
+    assert_eq!(table(&right, "note"), ["'1'|'mine'|1"]);
+    wall.set(START_MS + 48 * HOUR_MS);
+    let report = sync(&right, &remote).await;
+    assert_eq!((report.pulled, report.pushed), (3, 1));
+}
+
+#[tokio::test]
+async fn backfills_never_beat_a_tracked_write_and_do_not_move_the_clock() {
+    let ((a, _), remote) = (off_by(0, 1).await, fresh_remote());
+    run(&a, "INSERT INTO note VALUES ('1', 'tracked', 1)");
+    sync(&a, &remote).await;
+    let wall = Wall::at(START_MS + DAY_MS / 2);
+    let b = on_the_wall(Replica::in_memory().unwrap(), &wall, 2);
+    run(&b, NOTES);
+    run(&b, "INSERT INTO note VALUES ('1', 'old', 99), ('2', 'older', 2)");
+    let reports = b.track(&["note"], &keyed()).await.unwrap();
+    assert_eq!(reports[0].backfilled, 2);
+    assert!(b.log(None, None, 9).await.unwrap().iter().all(|entry| entry.backfill));
+    let report = join(&b, &remote).await;
+    assert_eq!((report.pulled, report.pushed, report.conflicts), (1, 1, 0));
+    wall.set(START_MS + HOUR_MS);
+    run(&b, "UPDATE note SET n = 3 WHERE id = '2'");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), ["'1'|'tracked'|1", "'2'|'older'|3"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_eq!(b.log(None, Some("2"), 1).await.unwrap()[0].time_ms, START_MS + HOUR_MS);
+}
+
+#[tokio::test]
+async fn a_stale_copy_that_joins_late_overwrites_nothing_and_resurrects_nothing() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));
+    let plain = rusqlite::Connection::open(&original).unwrap();
+    plain.execute_batch(NOTES).unwrap();
+    plain
+        .execute_batch("INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3), ('4', 'four', 4)")
+        .unwrap();
+    drop(plain);
+    std::fs::copy(&original, &copy).unwrap();
+
+    let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+    let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+    a.track_all(&keyed()).await.unwrap();
+    run(&a, "UPDATE note SET title = 'edited' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    run(&a, "DELETE FROM note WHERE id = '4'; INSERT INTO note VALUES ('5', 'five', 5)");
+    sync(&a, &remote).await;
+    let expected = ["'1'|'edited'|1", "'3'|'three'|3", "'5'|'five'|5"];
+    assert_eq!(table(&a, "note"), expected);
+
+    // The copy was changed by programs that know nothing of zvon, and has its clock far behind.
+    let plain = rusqlite::Connection::open(&copy).unwrap();
+    plain.execute_batch("UPDATE note SET title = 'stale', n = 0; DELETE FROM note WHERE id = '4'").unwrap();
+    drop(plain);
+    let late = Wall::at(START_MS - 20 * HOUR_MS);
+    let b = on_the_wall(Replica::init(&copy).unwrap(), &late, 2);
+    b.track_all(&keyed()).await.unwrap();
+    let report = join(&b, &remote).await;
+    assert_eq!((report.pushed, report.conflicts), (0, 0), "the remote knows all of these rows");
+    assert_eq!(table(&b, "note"), expected);
+    assert_eq!(sync(&a, &remote).await.pulled, 0);
+    run(&b, "UPDATE note SET n = 30 WHERE id = '3'");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note")[1], "'3'|'three'|30");
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn a_copied_replica_goes_on_as_another_one_of_the_same_name() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));
+    let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+    let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+    run(&a, NOTES);
+    a.track_all(&keyed()).await.unwrap();
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2)");
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET n = 10 WHERE id = '1'; PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(&original, &copy).unwrap();
+
+    let b = on_the_wall(Replica::open(&copy).unwrap(), &wall, 2);
+    assert_eq!(a.database_uuid().unwrap(), b.database_uuid().unwrap());
+    run(&a, "UPDATE note SET title = 'a' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    wall.advance(1);
+    run(&b, "UPDATE note SET title = 'b' WHERE id = '1'; INSERT INTO note VALUES ('3', 'three', 3)");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), ["'1'|'b'|10", "'3'|'three'|3"]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -1,0 +1,282 @@
+//! Random writes by random replicas, synced in random order: all replicas end alike, and like a naive model.
+
+mod common;
+#[path = "properties/model.rs"]
+mod model;
+#[path = "properties/writes.rs"]
+mod writes;
+
+use std::collections::BTreeMap;
+
+use common::dated_store::DatedStore;
+use common::wall::{START_MS, Wall, on_the_wall};
+use common::{assert_verified, keyed};
+use model::{Cell, ChangeFile, Model};
+use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
+use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use writes::{
+    FAMILY, FREE, Key, SCHEMA, Step, TRIGGER_AFTER, TRIGGER_BEFORE, Table, Write, any_cell, any_seed, any_step,
+    execute, transaction,
+};
+use zvon::{Join, Remote, Replica, SyncOptions, SyncReport};
+
+/// A replica, its clock, and the program that writes to it: over the lent connection, or over one of its own to the file.
+struct Peer {
+    replica: Replica,
+    wall: Wall,
+    other: Option<Connection>,
+    _directory: Option<tempfile::TempDir>,
+}
+
+impl Peer {
+    async fn new(n: usize, in_file: bool, ahead_ms: u64, seed: &[Write]) -> Self {
+        let directory = in_file.then(|| tempfile::tempdir().unwrap());
+        let path = directory.as_ref().map(|directory| directory.path().join("peer.db"));
+        let replica = match &path {
+            Some(path) => Replica::init(path).unwrap(),
+            None => Replica::in_memory().unwrap(),
+        };
+        let wall = Wall::at(START_MS + ahead_ms);
+        let replica = on_the_wall(replica, &wall, n as u64);
+        let other = path.map(|path| Connection::open(path).unwrap());
+        let peer = Self { replica, wall, other, _directory: directory };
+        peer.write(|conn| {
+            // What a crash would lose is no matter here.
+            conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON").unwrap();
+            conn.execute_batch(SCHEMA).unwrap();
+            conn.execute_batch(TRIGGER_BEFORE).unwrap();
+            seed.iter().for_each(|write| write.run(conn, n));
+        });
+        if let Some(other) = &peer.other {
+            peer.wall.install(other);
+        }
+        peer.replica.connection().execute_batch("PRAGMA synchronous = OFF").unwrap();
+        peer.replica.track_all(&keyed()).await.unwrap();
+        peer.write(|conn| conn.execute_batch(TRIGGER_AFTER).unwrap());
+        peer
+    }
+
+    fn write(&self, work: impl FnOnce(&Connection)) {
+        match &self.other {
+            Some(other) => work(other),
+            None => work(&self.replica.connection()),
+        }
+    }
+
+    async fn sync(&self, remote: &Remote) -> SyncReport {
+        let mut options = SyncOptions::default();
+        options.join = Some(Join::Same);
+        self.replica.sync(remote, &options).await.unwrap()
+    }
+
+    async fn step(&self, n: usize, step: &Step, store: &DatedStore, remote: &Remote) {
+        self.wall.advance(1);
+        match step {
+            Step::Write(_, write) => self.write(|conn| write.run(conn, n)),
+            Step::Transaction(_, writes, fate) => self.write(|conn| transaction(conn, n, writes, *fate)),
+            Step::RecursiveTriggers(_, on) => {
+                self.write(|conn| conn.pragma_update(None, "recursive_triggers", on).unwrap());
+            }
+            Step::Sync(_, late) => {
+                store.deliver_late(*late);
+                self.sync(remote).await;
+                store.deliver_late(0);
+            }
+            Step::Seal(_) => {
+                self.replica.log(None, None, 1).await.unwrap();
+            }
+            Step::Untrack(_, table) => {
+                // A table that is not tracked cannot be untracked.
+                let _ = self.replica.untrack(&[table]).await;
+            }
+            Step::Track(_, table) => {
+                self.replica.track(&[table], &keyed()).await.unwrap();
+            }
+            Step::Strip(_, table) => self.write(|conn| strip(conn, table)),
+            Step::Tick(_, ms) => self.wall.advance(*ms),
+        }
+    }
+}
+
+fn who(step: &Step) -> usize {
+    match step {
+        Step::Write(n, _)
+        | Step::Transaction(n, ..)
+        | Step::RecursiveTriggers(n, _)
+        | Step::Sync(n, _)
+        | Step::Seal(n)
+        | Step::Untrack(n, _)
+        | Step::Track(n, _)
+        | Step::Strip(n, _)
+        | Step::Tick(n, _) => *n,
+    }
+}
+
+fn strip(conn: &Connection, table: &str) {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 AND name GLOB 'ZV_*'";
+    let mut statement = conn.prepare(sql).unwrap();
+    let names: Vec<String> = statement.query_map([table], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+    drop(statement);
+    for name in names {
+        conn.execute_batch(&format!("DROP TRIGGER \"{name}\"")).unwrap();
+    }
+}
+
+fn cell(value: ValueRef<'_>) -> Cell {
+    match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(n) => Cell::Integer(n),
+        ValueRef::Real(n) => Cell::Real(n.to_bits()),
+        ValueRef::Text(text) => Cell::Text(text.to_vec()),
+        ValueRef::Blob(blob) => Cell::Blob(blob.to_vec()),
+    }
+}
+
+/// A row's key as text, spelled out once more.
+fn entity_id(kind: Key, key: &[Cell]) -> String {
+    let part = |cell: &Cell| match cell {
+        Cell::Integer(n) if kind == Key::Parts => format!("#{n}"),
+        Cell::Integer(n) => n.to_string(),
+        Cell::Text(text) => {
+            let text = String::from_utf8(text.clone()).unwrap();
+            if kind == Key::Parts { text.replace('~', "~0").replace('/', "~1").replace('#', "~2") } else { text }
+        }
+        Cell::Blob(blob) => format!("#x{}", blob.iter().map(|byte| format!("{byte:02x}")).collect::<String>()),
+        other => panic!("{other:?} is no key"),
+    };
+    key.iter().map(part).collect::<Vec<_>>().join("/")
+}
+
+fn dump(conn: &Connection, table: &Table) -> BTreeMap<String, Vec<Cell>> {
+    let names = table.key.iter().chain(table.columns).copied().collect::<Vec<_>>().join(", ");
+    let mut statement = conn.prepare(&format!("SELECT {names} FROM {}", table.name)).unwrap();
+    let mut rows = statement.query([]).unwrap();
+    let mut dumped = BTreeMap::new();
+    while let Some(row) = rows.next().unwrap() {
+        let mut cells: Vec<Cell> =
+            (0..table.key.len() + table.columns.len()).map(|n| cell(row.get_ref(n).unwrap())).collect();
+        let values = cells.split_off(table.key.len());
+        dumped.insert(entity_id(table.kind, &cells), values);
+    }
+    dumped
+}
+
+/// Syncs until a whole round moved nothing.
+async fn converge(peers: &[Peer], remote: &Remote) {
+    for _ in 0..peers.len() + 3 {
+        let mut moved = 0;
+        for peer in peers {
+            let report = peer.sync(remote).await;
+            moved += report.pulled + report.pushed + report.merged;
+        }
+        if moved == 0 {
+            return;
+        }
+    }
+    panic!("the replicas do not come to rest");
+}
+
+async fn play(ahead: &[u64], in_file: usize, seeds: &[Vec<Write>], steps: &[Step]) {
+    let store = DatedStore::new(&Wall::at(START_MS));
+    let remote = store.remote();
+    let mut peers = Vec::new();
+    for (n, ahead_ms) in ahead.iter().enumerate() {
+        peers.push(Peer::new(n, n == in_file, *ahead_ms, &seeds[n]).await);
+    }
+    for step in steps {
+        let n = who(step) % peers.len();
+        peers[n].step(n, step, &store, &remote).await;
+    }
+    for peer in &peers {
+        peer.replica.track_all(&keyed()).await.unwrap();
+    }
+    converge(&peers, &remote).await;
+
+    let files = store.objects("changes").await;
+    let changes: Vec<ChangeFile> = files.iter().map(|(_, bytes)| ChangeFile::read(bytes)).collect();
+    for ((name, _), change) in files.iter().zip(&changes) {
+        assert_eq!(*name, format!("changes/{}.msgpack", change.id));
+    }
+    let model = Model::fold(changes);
+    for (n, peer) in peers.iter().enumerate() {
+        for table in FREE.iter().chain(&FAMILY) {
+            let shown = dump(&peer.replica.connection(), table);
+            assert_eq!(shown, model.shown(table.name, table.columns), "{} of replica {n}", table.name);
+        }
+        let status = peer.replica.status().await.unwrap();
+        assert_eq!((status.journal, status.unmerged, status.held, status.unknown), (0, 0, 0, 0), "replica {n}");
+        assert_eq!(status.changes, files.len() as u64, "changes of replica {n}");
+        assert_eq!(common::rows(&peer.replica.connection(), "PRAGMA foreign_key_check"), [] as [&str; 0]);
+        assert_verified(&peer.replica, &remote).await;
+    }
+}
+
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+/// As many cases as a run of all tests has time for; `PROPTEST_CASES` asks for more.
+fn config(cases: u32) -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
+    ProptestConfig {
+        cases: asked.unwrap_or(cases),
+        failure_persistence: Some(Box::new(FileFailurePersistence::Direct(
+            "tests/proptest-regressions/properties.txt",
+        ))),
+        ..ProptestConfig::default()
+    }
+}
+
+proptest! {
+    #![proptest_config(config(64))]
+
+    #[test]
+    fn replicas_end_alike_and_like_the_model(
+        ahead in prop::collection::vec(0_u64..2_000, 2..=4),
+        in_file in 0_usize..8,
+        seeds in prop::collection::vec(any_seed(), 4),
+        steps in prop::collection::vec(any_step(4), 0..60),
+    ) {
+        block_on(play(&ahead, in_file, &seeds, &steps));
+    }
+}
+
+proptest! {
+    #![proptest_config(config(12))]
+
+    #[test]
+    fn any_value_comes_back_as_it_was(values in prop::collection::vec(any_cell(), 1..20), size in 0_usize..200_000) {
+        block_on(carry(values, size));
+    }
+}
+
+/// Values go through table, journal, log and file into a table, and from that replica's log through another file into a third.
+async fn carry(mut values: Vec<Cell>, size: usize) {
+    values.push(Cell::Blob((0..size).map(|n| n as u8).collect()));
+    let schema = "CREATE TABLE v (id INTEGER PRIMARY KEY, any, t TEXT, i INTEGER, n NUMERIC, r REAL, b BLOB)";
+    let (a, b, c) = (common::replica(schema).await, common::replica(schema).await, common::replica(schema).await);
+    for (n, value) in values.iter().enumerate() {
+        let cells = [vec![Cell::Integer(n as i64)], vec![value.clone(); 6]].concat();
+        execute(&a.connection(), "INSERT INTO v VALUES (?, ?, ?, ?, ?, ?, ?)", &cells);
+    }
+    let (first, second) = (common::fresh_remote(), common::fresh_remote());
+    for (replica, remote) in [(&a, &first), (&b, &first), (&b, &second), (&c, &second)] {
+        common::sync(replica, remote).await;
+    }
+    let table = Table { name: "v", kind: Key::Integer, key: &["id"], columns: &["any", "t", "i", "n", "r", "b"] };
+    let written = dump(&a.connection(), &table);
+    assert_eq!(written.len(), values.len());
+    for replica in [&b, &c] {
+        assert_eq!(dump(&replica.connection(), &table), written);
+    }
+    for (n, value) in values.iter().enumerate() {
+        let stored = match value {
+            // SQLite has no NaN.
+            Cell::Real(bits) if f64::from_bits(*bits).is_nan() => Cell::Null,
+            value => value.clone(),
+        };
+        assert_eq!(written[&n.to_string()][0], stored);
+    }
+}

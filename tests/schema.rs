@@ -1,0 +1,264 @@
+//! Schemas that differ between replicas or change under capture: nothing written is lost, and old names are found again.
+
+mod common;
+
+use common::*;
+use zvon::{Replica, TrackOptions, UnknownName};
+
+const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
+const THREE: &str = "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)";
+const ADD_TAG: &str = "ALTER TABLE note ADD COLUMN tag TEXT DEFAULT 'none'";
+
+async fn two() -> (Replica, Replica, zvon::Remote) {
+    let (a, b, remote) = (replica(NOTES).await, replica(NOTES).await, fresh_remote());
+    run(&a, THREE);
+    converge(&[&a, &b], &remote).await;
+    (a, b, remote)
+}
+
+async fn alike(replicas: &[&Replica], remote: &zvon::Remote, name: &str) {
+    converge(replicas, remote).await;
+    for replica in replicas {
+        assert_eq!(table(replica, name), table(replicas[0], name));
+        assert_verified(replica, remote).await;
+    }
+}
+
+async fn unknown(replica: &Replica) -> Vec<(String, Option<String>, u64)> {
+    let unknown = replica.held().await.unwrap().unknown;
+    unknown.into_iter().map(|UnknownName { table, column, changes, .. }| (table, column, changes)).collect()
+}
+
+#[tokio::test]
+async fn an_older_replica_keeps_a_new_columns_changes_until_it_has_the_column() {
+    let (a, b, remote) = two().await;
+    run(&a, ADD_TAG);
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET tag = 'red', n = 10 WHERE id = '1'; INSERT INTO note VALUES ('4', 'four', 4, 'blue')");
+    sync(&a, &remote).await;
+
+    let report = sync(&b, &remote).await;
+    assert_eq!(report.held, 0, "a column that is not here holds no row");
+    assert_eq!(table(&b, "note"), ["'1'|'one'|10", "'2'|'two'|2", "'3'|'three'|3", "'4'|'four'|4"]);
+    assert_eq!(unknown(&b).await, [("note".to_owned(), Some("tag".to_owned()), 2)]);
+    let waiting = |log: Vec<zvon::LogEntry>| log.iter().filter(|entry| !entry.merged).count();
+    assert_eq!(waiting(b.log(None, None, 100).await.unwrap()), 2);
+    assert_eq!(b.status().await.unwrap().unknown, 2);
+
+    run(&b, "UPDATE note SET title = 'vier' WHERE id = '4'");
+    run(&b, ADD_TAG);
+    sync(&b, &remote).await;
+    let expected = ["'1'|'one'|10|'red'", "'2'|'two'|2|'none'", "'3'|'three'|3|'none'", "'4'|'vier'|4|'blue'"];
+    assert_eq!(table(&b, "note"), expected);
+    assert_eq!(unknown(&b).await, []);
+    assert_eq!(waiting(b.log(None, None, 100).await.unwrap()), 0);
+    alike(&[&a, &b], &remote, "note").await;
+    assert_eq!(table(&a, "note"), expected);
+}
+
+#[tokio::test]
+async fn values_written_into_a_new_column_before_it_is_noticed_are_not_lost() {
+    let (a, b, remote) = two().await;
+    for replica in [&a, &b] {
+        run(replica, ADD_TAG);
+    }
+    // The triggers know nothing of the column yet.
+    run(&a, "UPDATE note SET tag = 'red' WHERE id = '1'; INSERT INTO note VALUES ('4', 'four', 4, 'blue')");
+    run(&a, "UPDATE note SET n = 20, tag = 'green' WHERE id = '2'");
+    converge(&[&a, &b], &remote).await;
+    let expected = ["'1'|'one'|1|'red'", "'2'|'two'|20|'green'", "'3'|'three'|3|'none'", "'4'|'four'|4|'blue'"];
+    assert_eq!(table(&a, "note"), expected);
+    alike(&[&a, &b], &remote, "note").await;
+    run(&b, "UPDATE note SET tag = 'white' WHERE id = '2'");
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note")[1], "'2'|'two'|20|'white'");
+}
+
+#[tokio::test]
+async fn a_value_written_before_notice_is_kept_beside_changes_that_waited_for_the_column() {
+    let (a, b, remote) = two().await;
+    run(&a, ADD_TAG);
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET tag = 'red' WHERE id = '1'");
+    converge(&[&a, &b], &remote).await;
+    run(&b, ADD_TAG);
+    run(&b, "UPDATE note SET tag = 'mine' WHERE id = '2'");
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note"), ["'1'|'one'|1|'red'", "'2'|'two'|2|'mine'", "'3'|'three'|3|'none'"]);
+}
+
+#[tokio::test]
+async fn columns_added_in_any_order_and_of_any_default_converge() {
+    let (a, b, remote) = two().await;
+    run(
+        &a,
+        "ALTER TABLE note ADD COLUMN x INTEGER NOT NULL DEFAULT 5; ALTER TABLE note ADD COLUMN y BLOB DEFAULT x'c0'",
+    );
+    run(
+        &b,
+        "ALTER TABLE note ADD COLUMN y BLOB DEFAULT x'c0'; ALTER TABLE note ADD COLUMN x INTEGER NOT NULL DEFAULT 5",
+    );
+    run(&a, "UPDATE note SET x = x + 1, y = NULL WHERE id = '1'");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "INSERT INTO note (id) VALUES ('4'); UPDATE note SET y = x'c0c0' WHERE id = '2'");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        let shown = rows(&replica.connection(), "SELECT id, title, n, x, y FROM note ORDER BY id");
+        assert_eq!(
+            shown,
+            ["'1'|'one'|1|6|NULL", "'2'|'two'|2|5|x'c0c0'", "'3'|'three'|3|5|x'c0'", "'4'|NULL|NULL|5|x'c0'"]
+        );
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn changes_of_unknown_tables_are_kept_passed_on_and_applied_later() {
+    const EXTRA: &str = "CREATE TABLE extra (id TEXT PRIMARY KEY, v)";
+    let both = format!("{NOTES}; {EXTRA}");
+    let (a, b, c) = (replica(&both).await, replica(NOTES).await, replica(&both).await);
+    let (first, second) = (fresh_remote(), fresh_remote());
+    run(&a, THREE);
+    run(
+        &a,
+        "INSERT INTO extra VALUES ('x', 1), ('y', x'c0'); UPDATE extra SET v = 2 WHERE id = 'x'; DELETE FROM extra WHERE id = 'y'",
+    );
+    converge(&[&a, &b], &first).await;
+    assert_eq!(table(&b, "note"), table(&a, "note"));
+    assert_eq!(unknown(&b).await, [("extra".to_owned(), None, 4)]);
+    assert_verified(&b, &first).await;
+
+    converge(&[&b, &c], &second).await;
+    assert_eq!(table(&c, "extra"), ["'x'|2"]);
+    assert_verified(&c, &second).await;
+
+    run(&b, EXTRA);
+    sync(&b, &first).await;
+    assert_eq!(unknown(&b).await, [("extra".to_owned(), None, 4)], "a table that is not tracked is not touched");
+    run(&b, "INSERT INTO extra VALUES ('z', 'own'), ('x', 'old')");
+    b.track(&["extra"], &keyed()).await.unwrap();
+    assert_eq!(table(&b, "extra"), ["'x'|2", "'z'|'own'"], "a row that was here is older than what was tracked");
+    assert_eq!(unknown(&b).await, []);
+    alike(&[&b, &a], &first, "extra").await;
+    alike(&[&b, &c], &second, "extra").await;
+}
+
+#[tokio::test]
+async fn writes_made_while_a_table_was_untracked_are_found_again() {
+    let (a, b, remote) = two().await;
+    b.untrack(&["note"]).await.unwrap();
+    run(&b, "UPDATE note SET title = 'eins' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    run(&b, "INSERT INTO note VALUES ('4', 'four', 4)");
+    run(
+        &a,
+        "UPDATE note SET n = 30 WHERE id = '3'; UPDATE note SET n = 11 WHERE id = '1'; INSERT INTO note VALUES ('5', 'five', 5)",
+    );
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "note"), ["'1'|'eins'|1", "'3'|'three'|3", "'4'|'four'|4"]);
+    assert_eq!(unknown(&b).await, [("note".to_owned(), None, 3)]);
+
+    let reports = b.track(&["note"], &keyed()).await.unwrap();
+    let found = &reports[0];
+    assert_eq!((found.changed, found.deleted, found.backfilled, found.missing), (1, 1, 1, 0));
+    let expected = ["'1'|'eins'|11", "'3'|'three'|30", "'4'|'four'|4", "'5'|'five'|5"];
+    assert_eq!(table(&b, "note"), expected);
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note"), expected);
+    run(&b, "DELETE FROM note WHERE id = '5'");
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note").len(), 3);
+}
+
+#[tokio::test]
+async fn a_row_deleted_and_put_back_while_untracked_is_what_it_is_now() {
+    let (a, b, remote) = two().await;
+    run(&b, "DELETE FROM note WHERE id = '3'");
+    converge(&[&b, &a], &remote).await;
+    b.untrack(&["note"]).await.unwrap();
+    run(&b, "DELETE FROM note WHERE id = '1'; INSERT INTO note VALUES ('1', 'new', 1), ('3', 'back', NULL)");
+    let reports = b.track(&["note"], &keyed()).await.unwrap();
+    assert_eq!((reports[0].changed, reports[0].deleted, reports[0].backfilled), (2, 0, 0));
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note"), ["'1'|'new'|1", "'2'|'two'|2", "'3'|'back'|NULL"]);
+}
+
+/// SQLite's way of changing a table beyond what ALTER can do, without regard for triggers.
+const REBUILD: &str = "
+    BEGIN;
+    CREATE TABLE note_new (id TEXT PRIMARY KEY, title TEXT, n INTEGER CHECK (n < 1000));
+    INSERT INTO note_new SELECT id, CASE id WHEN '1' THEN 'rebuilt' ELSE title END, n FROM note WHERE id <> '2';
+    DROP TABLE note;
+    ALTER TABLE note_new RENAME TO note;
+    COMMIT";
+
+#[tokio::test]
+async fn a_table_rebuilt_behind_zvons_back_is_repaired() {
+    let (a, b, remote) = two().await;
+    run(&b, REBUILD);
+    run(&b, "UPDATE note SET n = 33 WHERE id = '3'; INSERT INTO note VALUES ('4', 'four', 4)");
+    let report = sync(&b, &remote).await;
+    assert!(report.notices.iter().any(|notice| notice.contains("rebuilt") && notice.contains("missing")), "{report:?}");
+    let expected = ["'1'|'rebuilt'|1", "'2'|'two'|2", "'3'|'three'|33", "'4'|'four'|4"];
+    assert_eq!(table(&b, "note"), expected);
+    run(&b, "UPDATE note SET n = 22 WHERE id = '2'");
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note")[1], "'2'|'two'|22");
+}
+
+#[tokio::test]
+async fn rows_missing_from_a_rebuilt_table_are_deletes_where_the_user_says_so() {
+    let (a, b, remote) = two().await;
+    run(&b, REBUILD);
+    let mut options: TrackOptions = keyed();
+    options.accept_deletes = true;
+    let reports = b.track(&["note"], &options).await.unwrap();
+    assert_eq!((reports[0].changed, reports[0].deleted, reports[0].missing), (1, 1, 0));
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note"), ["'1'|'rebuilt'|1", "'3'|'three'|3"]);
+}
+
+#[tokio::test]
+async fn a_dropped_table_comes_back_whole_once_it_is_created_again() {
+    let (a, b, remote) = two().await;
+    run(&b, "UPDATE note SET n = 10 WHERE id = '1'; DROP TABLE note");
+    run(&a, "UPDATE note SET n = 20 WHERE id = '2'");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "note"), ["'1'|'one'|10", "'2'|'two'|20", "'3'|'three'|3"]);
+    run(&b, NOTES);
+    sync(&b, &remote).await;
+    assert_eq!(table(&b, "note"), table(&a, "note"));
+    run(&b, "DELETE FROM note WHERE id = '1'");
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note").len(), 2);
+}
+
+#[tokio::test]
+async fn a_table_rebuilt_while_it_was_untracked_loses_no_row() {
+    let (a, b, remote) = two().await;
+    b.untrack(&["note"]).await.unwrap();
+    run(&b, REBUILD);
+    let reports = b.track(&["note"], &keyed()).await.unwrap();
+    assert_eq!((reports[0].changed, reports[0].deleted, reports[0].missing), (1, 0, 1));
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note"), ["'1'|'rebuilt'|1", "'2'|'two'|2", "'3'|'three'|3"]);
+}
+
+#[tokio::test]
+async fn names_that_differ_in_ascii_case_are_one_name() {
+    let a = replica("CREATE TABLE Note (Id TEXT PRIMARY KEY, Title TEXT, \"Größe\" INTEGER)").await;
+    let b = replica("CREATE TABLE NOTE (ID TEXT PRIMARY KEY, title TEXT, \"grÖße\" INTEGER, \"Größe\" INTEGER)").await;
+    let remote = fresh_remote();
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1)");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "note"), ["'1'|'one'|NULL|1"], "letters beyond ASCII differ");
+    run(&b, "UPDATE note SET TITLE = 'zwei'; UPDATE NOTE SET \"grÖße\" = 2");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "note"), ["'1'|'zwei'|1"]);
+    assert_eq!(unknown(&a).await, [("note".to_owned(), Some("grÖße".to_owned()), 1)]);
+    run(&a, "DELETE FROM nOTE");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "note"), [] as [&str; 0]);
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -1,0 +1,101 @@
+//! What `verify` recomputes from the log is what merges have made, through changes of schema, of tracking and held rows.
+
+mod common;
+
+use common::*;
+use zvon::{Join, Remote, Replica, SyncOptions};
+
+const FULL: &str = "
+    CREATE TABLE parent (id TEXT PRIMARY KEY, name TEXT UNIQUE, extra DEFAULT 5, n REAL);
+    CREATE TABLE child (id INTEGER PRIMARY KEY, parent TEXT REFERENCES parent (id), v NOT NULL);
+    CREATE TABLE link (a TEXT, b INT, PRIMARY KEY (a, b));
+    CREATE TABLE only_here (id TEXT PRIMARY KEY, v);";
+
+/// The same with other spellings, and without a column and a table.
+const LEAN: &str = "
+    CREATE TABLE PARENT (ID TEXT PRIMARY KEY, NAME TEXT UNIQUE, n REAL);
+    CREATE TABLE child (id INTEGER PRIMARY KEY, parent TEXT REFERENCES parent (id), v NOT NULL);
+    CREATE TABLE link (a TEXT, b INT, PRIMARY KEY (a, b));";
+
+/// Two replicas with rows of both, some of them held.
+async fn joined() -> (Replica, Replica, Remote) {
+    let (full, lean, remote) = (replica(FULL).await, replica(LEAN).await, fresh_remote());
+    run(
+        &full,
+        "INSERT INTO parent VALUES ('x', 'one', 1, 2), ('y', 'two', NULL, 'text');
+         INSERT INTO child VALUES (1, 'x', 'v'), (2, 'y', x'c0');
+         INSERT INTO link VALUES ('q', 1), ('r/#', 2);
+         INSERT INTO only_here VALUES ('1', 2)",
+    );
+    run(
+        &lean,
+        "INSERT INTO parent VALUES ('z', 'one', 2.5); INSERT INTO child VALUES (9, 'z', 1); INSERT INTO link VALUES ('q', 1)",
+    );
+    sync(&full, &remote).await;
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    lean.sync(&remote, &options).await.unwrap();
+    converge(&[&full, &lean], &remote).await;
+    (full, lean, remote)
+}
+
+async fn assert_whole(replicas: &[&Replica]) {
+    for replica in replicas {
+        assert_eq!(replica.verify().await.unwrap().problems, [] as [String; 0]);
+    }
+}
+
+#[tokio::test]
+async fn held_rows_replaced_rows_and_moved_keys() {
+    let (full, lean, remote) = joined().await;
+    assert_eq!(full.status().await.unwrap().held, 2);
+    assert_whole(&[&full, &lean]).await;
+    run(&lean, "DELETE FROM parent WHERE id = 'x'; UPDATE link SET a = 'moved' WHERE b = 2");
+    run(&lean, "UPDATE parent SET name = 'nine' WHERE id = 'z'");
+    run(&full, "UPDATE parent SET extra = 7; INSERT OR REPLACE INTO parent VALUES ('w', 'two', 1, 1)");
+    assert_whole(&[&full, &lean]).await;
+    sync(&lean, &remote).await;
+    sync(&full, &remote).await;
+    assert_whole(&[&full, &lean]).await;
+    converge(&[&full, &lean], &remote).await;
+    assert_whole(&[&full, &lean]).await;
+}
+
+#[tokio::test]
+async fn columns_and_tables_that_come_later() {
+    let (full, lean, remote) = joined().await;
+    assert!(lean.status().await.unwrap().unknown > 0);
+    run(&lean, "ALTER TABLE parent ADD COLUMN extra DEFAULT 5; CREATE TABLE only_here (id TEXT PRIMARY KEY, v)");
+    assert_whole(&[&lean]).await;
+    lean.track(&["only_here"], &keyed()).await.unwrap();
+    assert_whole(&[&lean]).await;
+    sync(&lean, &remote).await;
+    assert_whole(&[&lean]).await;
+    assert_eq!(lean.status().await.unwrap().unknown, 0);
+    assert_eq!(table(&lean, "only_here"), ["'1'|2"]);
+    converge(&[&full, &lean], &remote).await;
+    assert_whole(&[&full, &lean]).await;
+}
+
+#[tokio::test]
+async fn a_table_that_is_untracked_for_a_while() {
+    let (full, lean, remote) = joined().await;
+    lean.untrack(&["link"]).await.unwrap();
+    run(&lean, "DELETE FROM link");
+    run(&full, "INSERT INTO link VALUES ('late', 1)");
+    converge(&[&full, &lean], &remote).await;
+    assert_whole(&[&full, &lean]).await;
+    lean.track(&["link"], &keyed()).await.unwrap();
+    assert_whole(&[&lean]).await;
+    converge(&[&full, &lean], &remote).await;
+    assert_whole(&[&full, &lean]).await;
+}
+
+#[tokio::test]
+async fn damage_is_named() {
+    let (full, _, _) = joined().await;
+    run(&full, "DELETE FROM ZV_REGISTER WHERE entity_id = 'y'");
+    let report = full.verify().await.unwrap();
+    assert!(report.problem_count > 0);
+    assert!(report.problems.iter().all(|problem| problem.starts_with("parent row \"y\": ")), "{:#?}", report.problems);
+}
