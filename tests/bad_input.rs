@@ -1,16 +1,14 @@
 //! Bad input: a clear error, and nothing lost. Databases that cannot be used, tables that cannot be tracked, remotes that fail.
 
 mod common;
-#[path = "common/faulty_store.rs"]
-mod faulty_store;
 
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::*;
-use faulty_store::{FaultyStore, Request, Verdict};
 use object_store::memory::InMemory;
 use rusqlite::Connection;
 use tempfile::tempdir;

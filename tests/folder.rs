@@ -1,14 +1,13 @@
 //! A folder that Syncthing, Dropbox or a person writes into: strangers, half files, late arrivals, bad files.
 
 mod common;
-#[path = "common/shared_folder.rs"]
-mod shared_folder;
 
 use std::fs;
 
+use common::shared_folder::*;
+use common::wall::{START_MS, Wall, clocked};
 use common::*;
 use serde_json::{Value, json};
-use shared_folder::*;
 use zvon::{Replica, Settings, SyncOptions};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
@@ -114,11 +113,8 @@ async fn a_half_file_is_told_of_once_and_read_when_it_is_complete() {
 
 #[tokio::test]
 async fn a_refused_file_is_asked_for_again_after_a_growing_delay() {
-    let (a, b, folder) = two().await;
-    let clock = VirtualClock::new();
-    let mut settings = Settings::default();
-    settings.world = clock.world();
-    let b = b.with_settings(settings);
+    let (wall, folder) = (Wall::at(START_MS), SharedFolder::new());
+    let (a, b) = (clocked(NOTES, &wall, 1).await, clocked(NOTES, &wall, 2).await);
     run(&a, "INSERT INTO note VALUES ('1', 'one', 1)");
     sync(&a, &folder.remote()).await;
     let file = folder.changes().remove(0);
@@ -128,10 +124,10 @@ async fn a_refused_file_is_asked_for_again_after_a_growing_delay() {
 
     assert_eq!(sync(&b, &folder.remote()).await.newly_rejected.len(), 1);
     for minutes in [1, 2, 4, 8] {
-        clock.advance_ms(minutes * 60_000 - 1);
+        wall.advance(minutes * 60_000 - 1);
         let early = sync(&b, &folder.remote()).await;
         assert_eq!((early.requests.get, early.rejected), (0, 1), "before {minutes} minutes");
-        clock.advance_ms(1);
+        wall.advance(1);
         let due = sync(&b, &folder.remote()).await;
         assert_eq!((due.requests.get, due.rejected, due.newly_rejected.len()), (1, 1, 0), "after {minutes} minutes");
     }
@@ -139,7 +135,7 @@ async fn a_refused_file_is_asked_for_again_after_a_growing_delay() {
     fs::write(&file, &whole).unwrap();
     fs::File::options().write(true).open(&file).unwrap().set_modified(written).unwrap();
     assert_eq!(sync(&b, &folder.remote()).await.rejected, 1);
-    clock.advance_ms(16 * 60_000);
+    wall.advance(16 * 60_000);
     let read = sync(&b, &folder.remote()).await;
     assert_eq!((read.pulled, read.rejected), (1, 0));
 }

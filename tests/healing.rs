@@ -1,14 +1,12 @@
 //! A remote that lost or spoilt something gets it back; what is too large stays here and is never forgotten; layouts are kept.
 
 mod common;
-#[path = "common/shared_folder.rs"]
-mod shared_folder;
 
 use std::fs;
 
+use common::shared_folder::*;
 use common::*;
 use serde_json::json;
-use shared_folder::*;
 use zvon::{Layout, Replica, Settings, SyncOptions, SyncReport};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT)";

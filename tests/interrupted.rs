@@ -2,16 +2,14 @@
 //! one completes.
 
 mod common;
-#[path = "common/faulty_store.rs"]
-mod faulty_store;
 
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
 
+use common::faulty_store::{FaultyStore, Verdict};
 use common::*;
-use faulty_store::{FaultyStore, Verdict};
 use object_store::memory::InMemory;
 use tokio::sync::Notify;
 use zvon::{ErrorKind, Remote, Replica, SyncOptions};

@@ -1,18 +1,14 @@
 //! Which replica may share a remote with which: the wrong URL must not mix two databases.
 
 mod common;
-#[path = "common/faulty_store.rs"]
-mod faulty_store;
-#[path = "common/shared_folder.rs"]
-mod shared_folder;
 
 use std::fs;
 use std::sync::Arc;
 
+use common::faulty_store::{FaultyStore, Request, Verdict};
+use common::shared_folder::*;
 use common::*;
-use faulty_store::{FaultyStore, Request, Verdict};
 use object_store::memory::InMemory;
-use shared_folder::*;
 use tokio::sync::Barrier;
 use zvon::{ErrorKind, Join, Remote, Replica, SyncOptions};
 

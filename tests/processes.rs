@@ -3,15 +3,13 @@
 //! The other processes are this test's own program, told by its environment to play a part.
 
 mod common;
-#[path = "common/shared_folder.rs"]
-mod shared_folder;
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use common::shared_folder::SharedFolder;
 use common::*;
-use shared_folder::SharedFolder;
 use zvon::Replica;
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)";

@@ -1,11 +1,10 @@
 //! An object store that misbehaves as it is told: a rule decides, request by request, what becomes of it.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use async_trait::async_trait;
 use futures::stream::BoxStream;
 use futures::{StreamExt, stream};
 use object_store::memory::InMemory;
@@ -120,48 +119,30 @@ async fn list_all(
     listed
 }
 
-/// What the `async_trait` macro, with which the trait is declared, makes of a future.
-type Answer<'f, T> = Pin<Box<dyn Future<Output = object_store::Result<T>> + Send + 'f>>;
-
+#[async_trait]
 impl ObjectStore for FaultyStore {
-    fn put_opts<'a, 'b, 'f>(&'a self, at: &'b Path, bytes: PutPayload, options: PutOptions) -> Answer<'f, PutResult>
-    where
-        'a: 'f,
-        'b: 'f,
-    {
-        Box::pin(async move {
-            let verdict = self.judge(Request::Put);
-            begin(&verdict).await?;
-            end(&verdict, self.inner.put_opts(at, bytes, options).await?)
-        })
+    async fn put_opts(&self, at: &Path, bytes: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
+        let verdict = self.judge(Request::Put);
+        begin(&verdict).await?;
+        end(&verdict, self.inner.put_opts(at, bytes, options).await?)
     }
 
-    fn put_multipart_opts<'a, 'b, 'f>(
-        &'a self,
-        at: &'b Path,
+    async fn put_multipart_opts(
+        &self,
+        at: &Path,
         options: PutMultipartOptions,
-    ) -> Answer<'f, Box<dyn MultipartUpload>>
-    where
-        'a: 'f,
-        'b: 'f,
-    {
-        self.inner.put_multipart_opts(at, options)
+    ) -> object_store::Result<Box<dyn MultipartUpload>> {
+        self.inner.put_multipart_opts(at, options).await
     }
 
-    fn get_opts<'a, 'b, 'f>(&'a self, at: &'b Path, options: GetOptions) -> Answer<'f, GetResult>
-    where
-        'a: 'f,
-        'b: 'f,
-    {
-        Box::pin(async move {
-            let verdict = self.judge(Request::Get);
-            begin(&verdict).await?;
-            let mut found = self.inner.get_opts(at, options).await?;
-            if let Verdict::Claim(size) = verdict {
-                found.meta.size = size;
-            }
-            end(&verdict, found)
-        })
+    async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
+        let verdict = self.judge(Request::Get);
+        begin(&verdict).await?;
+        let mut found = self.inner.get_opts(at, options).await?;
+        if let Verdict::Claim(size) = verdict {
+            found.meta.size = size;
+        }
+        end(&verdict, found)
     }
 
     fn delete_stream(
@@ -176,20 +157,11 @@ impl ObjectStore for FaultyStore {
         stream::once(listed).flat_map(stream::iter).boxed()
     }
 
-    fn list_with_delimiter<'a, 'b, 'f>(&'a self, prefix: Option<&'b Path>) -> Answer<'f, ListResult>
-    where
-        'a: 'f,
-        'b: 'f,
-    {
-        self.inner.list_with_delimiter(prefix)
+    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
+        self.inner.list_with_delimiter(prefix).await
     }
 
-    fn copy_opts<'a, 'b, 'c, 'f>(&'a self, from: &'b Path, to: &'c Path, options: CopyOptions) -> Answer<'f, ()>
-    where
-        'a: 'f,
-        'b: 'f,
-        'c: 'f,
-    {
-        self.inner.copy_opts(from, to, options)
+    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
+        self.inner.copy_opts(from, to, options).await
     }
 }

@@ -1,14 +1,11 @@
 //! A remote in a folder into which tests write as a sync tool would, and files of changes made without zvon.
-#![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use zvon::{Remote, RemoteOptions, World};
+use zvon::{Remote, RemoteOptions};
 
 /// A folder that goes when this is dropped.
 pub struct SharedFolder(TempDir);
@@ -105,30 +102,4 @@ pub fn field(name: &str, value: &Value) -> Value {
 /// The bytes of a change's file, as any MessagePack library writes them.
 pub fn msgpack(file: &Value) -> Vec<u8> {
     rmp_serde::to_vec_named(file).unwrap()
-}
-
-/// A clock that stands still until it is moved. The triggers go on reading the real one, from which it starts.
-#[derive(Clone)]
-pub struct VirtualClock(Arc<AtomicU64>);
-
-impl VirtualClock {
-    pub fn new() -> Self {
-        let since = fs::metadata(tempfile::NamedTempFile::new().unwrap().path()).unwrap().modified().unwrap();
-        let since = since.duration_since(std::time::UNIX_EPOCH).unwrap();
-        Self(Arc::new(AtomicU64::new(since.as_millis().try_into().unwrap())))
-    }
-
-    pub fn advance_ms(&self, ms: u64) {
-        self.0.fetch_add(ms, Ordering::SeqCst);
-    }
-
-    /// A world with this clock, whose random bits come from a counter, well mixed.
-    pub fn world(&self) -> World {
-        let (now, counter) = (Arc::clone(&self.0), AtomicU64::new(1));
-        let random = move || {
-            let n = counter.fetch_add(1, Ordering::SeqCst).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            (n ^ n >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9)
-        };
-        World::new(move || now.load(Ordering::SeqCst), random)
-    }
 }
