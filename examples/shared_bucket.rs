@@ -35,8 +35,14 @@ async fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match share(url, path, line).await {
-        Ok(()) => ExitCode::SUCCESS,
+    // The library reads no environment of its own: whoever calls hands it in. Only the settings of AWS are taken from it.
+    let variables =
+        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
+    match share(url, &RemoteOptions::from_vars(variables), path, line).await {
+        Ok(notebook) => {
+            notebook.iter().for_each(|line| println!("{line}"));
+            ExitCode::SUCCESS
+        }
         Err(error) => {
             eprintln!("{error}");
             ExitCode::FAILURE
@@ -44,12 +50,14 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn share(url: &str, path: &str, line: Option<&str>) -> Result<(), Box<dyn Error>> {
-    // The library reads no environment of its own: whoever calls hands it in. Only settings of AWS are taken from it.
-    let variables =
-        std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
-    let remote = Remote::from_url(url, &RemoteOptions::from_vars(variables))?;
-
+/// Adds a line to the notebook at a URL, and returns all lines that anybody wrote, oldest first.
+pub async fn share(
+    url: &str,
+    options: &RemoteOptions,
+    path: &str,
+    line: Option<&str>,
+) -> Result<Vec<String>, Box<dyn Error>> {
+    let remote = Remote::from_url(url, options)?;
     let replica = Replica::init(path)?;
     // A key that no two machines make at once, and a default that puts the lines in order.
     replica.connection().execute_batch(
@@ -59,21 +67,15 @@ async fn share(url: &str, path: &str, line: Option<&str>) -> Result<(), Box<dyn 
              text TEXT NOT NULL)",
     )?;
     replica.track(&["line"], &TrackOptions::default()).await?;
+
+    // First what others wrote: a replica without rows of its own may join any notebook.
+    replica.sync(&remote, &SyncOptions::default()).await?;
     if let Some(line) = line {
         replica.connection().execute("INSERT INTO line (text) VALUES (?1)", [line])?;
+        replica.sync(&remote, &SyncOptions::default()).await?;
     }
-
-    let mut options = SyncOptions::default();
-    // The first line of a new notebook may be written before the bucket has been seen.
-    options.join = Some(zvon::Join::Same);
-    let report = replica.sync(&remote, &options).await?;
-    eprintln!("pulled {} changes, pushed {}", report.pulled, report.pushed);
-
     let conn = replica.connection();
-    let mut statement = conn.prepare("SELECT written, text FROM line ORDER BY written, id")?;
-    let mut rows = statement.query([])?;
-    while let Some(row) = rows.next()? {
-        println!("{}  {}", row.get::<_, String>(0)?, row.get::<_, String>(1)?);
-    }
-    Ok(())
+    let mut statement = conn.prepare("SELECT written || '  ' || text FROM line ORDER BY written, id")?;
+    let lines = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+    Ok(lines)
 }
