@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::ffi;
-use rusqlite::{CachedStatement, Connection, params_from_iter};
+use rusqlite::{CachedStatement, Connection, ErrorCode, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
 use super::notes::set_triggers;
@@ -276,7 +276,8 @@ fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reaso
         rusqlite::Error::SqlInputError { error, msg, .. } => (error, msg.clone()),
         _ => return Err(error.into()),
     };
-    if conn.is_autocommit() {
+    // SQLite itself rolls back when a disk is full or fails: no row is to blame for that.
+    if conn.is_autocommit() && code.code == ErrorCode::ConstraintViolation {
         return Err(Stop::RolledBack(key.clone(), format!("a trigger refuses the row: {message}")));
     }
     Ok(match code.extended_code {

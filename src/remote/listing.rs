@@ -63,6 +63,11 @@ impl Listing {
 
     /// Takes note of an entry by its parsed name; the properties are asked for only where they matter.
     pub(super) fn add(&mut self, name: ParsedName, properties: impl FnOnce() -> Properties) {
+        // A store may claim any size; one that SQLite cannot count is as good as the largest that it can.
+        let properties = || {
+            let found = properties();
+            Properties { size: found.size.min(i64::MAX as u64), ..found }
+        };
         match name {
             ParsedName::Known(name) => {
                 let Properties { size, etag, modified_ms } = properties();

@@ -8,7 +8,7 @@ use super::Session;
 use crate::changelog::{
     Definition, Log, Tracked, definitions, list_tracked, newest_definition, remember_definition, save_tracked,
 };
-use crate::db::{read_table, same_name};
+use crate::db::{immediate, read_table, same_name};
 use crate::error::Result;
 use crate::remote::{Fetched, Listing, Remote};
 use crate::wire::{Identity, ObjectName, TableDefinition};
@@ -89,8 +89,8 @@ pub(super) async fn pull(session: &Session, remote: &Remote, listing: &Arc<Listi
 }
 
 /// Records definitions, and brings what the tracked tables share in line with the newest.
-fn adopt(conn: &Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
-    let tx = conn.unchecked_transaction()?;
+fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
+    let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     for definition in fetched {
         let table_no = log.names.number(&tx, &definition.table)?;

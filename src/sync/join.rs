@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt};
 use super::Session;
 use crate::changelog::Names;
 use crate::error::{Error, ErrorKind, Result};
+use crate::model::ChangeId;
 use crate::remote::{Fetched, Listing, Remote};
 use crate::wire::{ObjectName, decode_change};
 
@@ -45,8 +46,8 @@ async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Re
     let mut counts: BTreeMap<String, Count> = BTreeMap::new();
     let mut seen: HashSet<(String, String)> = HashSet::new();
     let limit = session.settings.max_object_bytes;
-    let names = listing.changes.iter().take(MAX_READ).map(|listed| listed.id);
-    let files = futures::stream::iter(names)
+    let ids: Vec<ChangeId> = listing.changes.iter().take(MAX_READ).map(|listed| listed.id).collect();
+    let files = futures::stream::iter(ids)
         .map(|id| async move {
             Ok::<_, Error>(match remote.get(&ObjectName::Change(id), limit).await? {
                 Fetched::Bytes(bytes) => decode_change(id, &bytes).ok().map(|c| (c.entity_type, c.entity_id)),

@@ -197,9 +197,16 @@ async fn check_identities(session: &Session, remote: &Remote, identities: &[Chan
     let known = session.run(|conn| known_identities(conn, None)).await?;
     for id in identities.iter().filter(|id| !known.contains(id)) {
         let name = ObjectName::Identity(*id);
-        let Fetched::Bytes(bytes) = remote.get(&name, IDENTITY_LIMIT).await? else { continue };
-        RemoteIdentity::decode(&bytes)
-            .map_err(|bad| Error::new(ErrorKind::Remote, format!("{}: {name}: {bad}", remote.url())).caused_by(bad))?;
+        let refuse = |why: &dyn std::fmt::Display| {
+            Error::new(ErrorKind::Remote, format!("{}: {name} cannot be read: {why}", remote.url()))
+        };
+        match remote.get(&name, IDENTITY_LIMIT).await? {
+            Fetched::Gone => {}
+            Fetched::TooLarge => return Err(refuse(&"it is larger than any identity")),
+            Fetched::Bytes(bytes) => {
+                RemoteIdentity::decode(&bytes).map_err(|bad| refuse(&bad).caused_by(bad))?;
+            }
+        }
     }
     Ok(())
 }

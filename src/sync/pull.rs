@@ -108,7 +108,14 @@ async fn fetch(
     let mut arrivals = std::pin::pin!(requests.buffered(session.settings.concurrency.max(1)));
     let (mut batch, mut bytes) = (Vec::new(), 0);
     while let Some(arrived) = arrivals.next().await {
-        let arrived = arrived?;
+        let arrived = match arrived {
+            Ok(arrived) => arrived,
+            Err(error) => {
+                // What came before is kept, so that every attempt brings the end nearer.
+                let _ = sender.send(batch).await;
+                return Err(error);
+            }
+        };
         bytes += match &arrived {
             Arrived::Change(change) => change.size(),
             _ => 0,
@@ -129,7 +136,7 @@ async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<
     if listed.size > limit {
         return Ok(Arrived::Refused(listed, format!("larger than the limit of {limit} bytes")));
     }
-    let bound = (listed.size + SLACK).min(limit);
+    let bound = listed.size.saturating_add(SLACK).min(limit);
     Ok(match remote.get(&ObjectName::Change(listed.id), bound).await? {
         Fetched::Gone => Arrived::Gone,
         Fetched::TooLarge => Arrived::Refused(listed, "larger than the remote's listing says".to_owned()),

@@ -40,14 +40,15 @@ pub(super) async fn push(
     report: &mut SyncReport,
 ) -> Result<()> {
     expose(session).await?;
-    push_kept_again(session, remote, listing, report).await?;
+    let already = push_kept_again(session, remote, listing, report).await?;
     let progress = session.reporter(Phase::Push);
     let total = pending(session, row, plan.is_incomplete).await?;
     let mut from = if plan.is_incomplete { 0 } else { row.pushed_seq };
     let mut next = read(session, listing, from).await?;
     let mut done = 0;
     loop {
-        let batch = std::mem::take(&mut next);
+        let mut batch = std::mem::take(&mut next);
+        batch.files.retain(|(id, _, _)| !already.contains(id));
         from = batch.end;
         let last = batch.last;
         done += batch.files.len() as u64;
@@ -165,13 +166,13 @@ async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, i64
         .await
 }
 
-/// Puts changes that stayed here before and need not any more, as the limit or the table's key changed.
+/// Puts changes that stayed here before and need not any more, as the limit or the table's key changed. Returns them.
 async fn push_kept_again(
     session: &Session,
     remote: &Remote,
     listing: &Arc<Listing>,
     report: &mut SyncReport,
-) -> Result<()> {
+) -> Result<HashSet<ChangeId>> {
     let (limit, listed) = (session.settings.max_object_bytes, Arc::clone(listing));
     let free = session
         .run(move |conn| {
@@ -183,10 +184,12 @@ async fn push_kept_again(
                 .collect::<Result<Vec<_>>>()
         })
         .await?;
-    let ids: Vec<ChangeId> = free.iter().map(|(id, _, _)| *id).collect();
+    let pushed: HashSet<ChangeId> = free.iter().map(|(id, _, _)| *id).collect();
     report.pushed += free.len() as u64;
     put_files(session, remote, free).await?;
-    session.run(move |conn| ids.iter().try_for_each(|id| unkeep(conn, *id))).await
+    let ids = pushed.clone();
+    session.run(move |conn| ids.iter().try_for_each(|id| unkeep(conn, *id))).await?;
+    Ok(pushed)
 }
 
 /// Names the own changes that are too large for a remote.

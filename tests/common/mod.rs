@@ -2,7 +2,9 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod dated_store;
+pub mod faulty_store;
 pub mod pair;
+pub mod shared_folder;
 pub mod wall;
 
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -1,0 +1,204 @@
+//! A remote that lost or spoilt something gets it back; what is too large stays here and is never forgotten; layouts are kept.
+
+mod common;
+
+use std::fs;
+
+use common::shared_folder::*;
+use common::*;
+use serde_json::json;
+use zvon::{Layout, Replica, Settings, SyncOptions, SyncReport};
+
+const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT)";
+const FIVE: &str = "INSERT INTO note VALUES ('1', 'one'), ('2', 'two'), ('3', 'three'), ('4', 'four'), ('5', 'five')";
+
+fn options(set: impl FnOnce(&mut SyncOptions)) -> SyncOptions {
+    let mut options = SyncOptions::default();
+    set(&mut options);
+    options
+}
+
+async fn sync_full(replica: &Replica, folder: &SharedFolder) -> SyncReport {
+    replica.sync(&folder.remote(), &options(|o| o.full = true)).await.unwrap()
+}
+
+async fn two() -> (Replica, Replica, SharedFolder) {
+    let (a, b, folder) = (replica(NOTES).await, replica(NOTES).await, SharedFolder::new());
+    run(&a, FIVE);
+    converge(&[&a, &b], &folder.remote()).await;
+    (a, b, folder)
+}
+
+#[tokio::test]
+async fn an_emptied_remote_gets_everything_back_under_its_old_name() {
+    let (a, b, folder) = two().await;
+    let files = |folder: &SharedFolder| ["changes", "identity", "schemas"].map(|name| folder.files(name));
+    let before = files(&folder);
+    run(&b, "UPDATE note SET title = 'zwei' WHERE id = '2'");
+    folder.empty();
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed, report.pulled), (5, 5, 0));
+    assert_eq!(files(&folder), before);
+    let report = sync(&b, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed), (1, 0));
+    let c = replica(NOTES).await;
+    converge(&[&c, &a], &folder.remote()).await;
+    assert_eq!(table(&c, "note"), table(&a, "note"));
+    for replica in [&a, &b, &c] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
+#[tokio::test]
+async fn an_emptied_remote_gets_its_layout_back() {
+    let (a, _, folder) = two().await;
+    a.sync(&folder.remote(), &options(|o| o.layout = Some(Layout::Files))).await.unwrap();
+    folder.empty();
+    sync(&a, &folder.remote()).await;
+    let newcomer = replica(NOTES).await;
+    sync(&newcomer, &folder.remote()).await;
+    assert_eq!(newcomer.status().await.unwrap().remotes[0].layout, "files");
+}
+
+#[tokio::test]
+async fn deleted_files_are_put_back_by_whoever_syncs_next() {
+    let (a, b, folder) = two().await;
+    let files = folder.changes();
+    fs::remove_file(&files[1]).unwrap();
+    fs::remove_file(&files[3]).unwrap();
+    run(&b, "INSERT INTO note VALUES ('6', 'six')");
+    let report = sync(&b, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed), (3, 2));
+    assert_eq!(folder.changes().len(), 6);
+    assert_eq!(sync(&a, &folder.remote()).await.healed, 0);
+    assert_verified(&a, &folder.remote()).await;
+}
+
+#[tokio::test]
+async fn a_thorough_sync_mends_spoilt_files() {
+    let (a, b, folder) = two().await;
+    let files = folder.changes();
+    let before: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    fs::write(&files[0], &before[0][..before[0].len() - 2]).unwrap();
+    fs::write(&files[1], b"").unwrap();
+    fs::write(&files[2], &before[3]).unwrap();
+    let id = files[4].file_stem().unwrap().to_str().unwrap();
+    fs::write(&files[4], msgpack(&note_change(id, "5", &json!({ "title": "forged" })))).unwrap();
+
+    let idle = sync(&a, &folder.remote()).await;
+    assert_eq!((idle.requests.get, idle.healed), (0, 0));
+    let report = a.verify_remote(&folder.remote()).await.unwrap();
+    assert_eq!((report.problem_count, report.problems.len()), (4, 4));
+    assert!(report.problems.iter().all(|problem| problem.contains("sync --full")), "{:?}", report.problems);
+
+    assert_eq!(sync_full(&b, &folder).await.healed, 4);
+    assert_eq!(files.iter().map(|file| fs::read(file).unwrap()).collect::<Vec<_>>(), before);
+    assert_verified(&a, &folder.remote()).await;
+    assert_eq!(sync_full(&a, &folder).await.healed, 0);
+}
+
+#[tokio::test]
+async fn what_came_from_one_remote_goes_to_the_other() {
+    let (a, b, c) = (replica(NOTES).await, replica(NOTES).await, replica(NOTES).await);
+    let (home, office) = (SharedFolder::new(), SharedFolder::new());
+    run(&a, FIVE);
+    sync(&a, &home.remote()).await;
+    assert_eq!(sync(&b, &home.remote()).await.pulled, 5);
+    assert_eq!(sync(&b, &office.remote()).await.pushed, 5);
+    run(&c, "DELETE FROM note");
+    assert_eq!(sync(&c, &office.remote()).await.pulled, 5);
+    run(&c, "UPDATE note SET title = 'eins' WHERE id = '1'");
+    sync(&c, &office.remote()).await;
+    sync(&b, &office.remote()).await;
+    assert_eq!(sync(&b, &home.remote()).await.pushed, 1);
+    assert_eq!(sync(&a, &home.remote()).await.pulled, 1);
+    assert_eq!(table(&a, "note"), table(&c, "note"));
+    for (replica, folder) in [(&a, &home), (&b, &home), (&b, &office), (&c, &office)] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_above_the_limit_stays_here_and_is_named_until_it_may_go() {
+    let (a, b, folder) = two().await;
+    let other = SharedFolder::new();
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 2_000;
+    let a = a.with_settings(settings);
+    run(&a, "INSERT INTO note VALUES ('6', 'six'), ('7', printf('%.5000c', 'x')), ('8', 'eight')");
+    for (pushed, folder) in [(2, &folder), (0, &folder), (7, &other)] {
+        let report = sync(&a, &folder.remote()).await;
+        assert_eq!((report.pushed, report.healed, report.oversize.len()), (pushed, 0, 1));
+        assert_eq!(report.oversize[0].table, "note");
+        assert!(report.oversize[0].bytes > 5_000, "{:?}", report.oversize);
+        let status = a.status().await.unwrap();
+        assert_eq!(status.oversize, report.oversize);
+        assert_eq!(status.remotes[0].to_push, 1);
+    }
+    assert_eq!(sync(&b, &folder.remote()).await.pulled, 2);
+    let problems = a.verify_remote(&folder.remote()).await.unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains("stays here"), "{problems:?}");
+
+    let a = a.with_settings(Settings::default());
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.oversize.len()), (1, 0));
+    assert_eq!(sync(&a, &other.remote()).await.pushed, 1);
+    assert_eq!(a.status().await.unwrap().oversize, []);
+    assert_eq!(sync(&b, &folder.remote()).await.pulled, 1);
+    assert_eq!(table(&a, "note"), table(&b, "note"));
+    for folder in [&folder, &other] {
+        assert_verified(&a, &folder.remote()).await;
+        assert_eq!(sync(&a, &folder.remote()).await.pushed, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_change_that_may_go_at_last_goes_once_though_the_remote_heals_meanwhile() {
+    let (a, _, folder) = two().await;
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 2_000;
+    let a = a.with_settings(settings);
+    run(&a, "INSERT INTO note VALUES ('6', printf('%.5000c', 'x'))");
+    assert_eq!(sync(&a, &folder.remote()).await.oversize.len(), 1);
+    fs::remove_file(&folder.changes()[0]).unwrap();
+    let a = a.with_settings(Settings::default());
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed, report.requests.put), (2, 1, 2));
+    assert_verified(&a, &folder.remote()).await;
+}
+
+#[tokio::test]
+async fn a_remotes_layout_is_recorded_there_and_changed_by_an_explicit_one() {
+    let (a, b, folder) = two().await;
+    for (replica, other, layout, text) in
+        [(&a, &b, Layout::Files, "files"), (&b, &a, Layout::Packs, "packs"), (&a, &b, Layout::Files, "files")]
+    {
+        replica.sync(&folder.remote(), &options(|o| o.layout = Some(layout))).await.unwrap();
+        sync(other, &folder.remote()).await;
+        for replica in [replica, other] {
+            assert_eq!(replica.status().await.unwrap().remotes[0].layout, text);
+        }
+        let again = replica.sync(&folder.remote(), &options(|o| o.layout = Some(layout))).await.unwrap();
+        assert_eq!(again.requests.put, 0);
+    }
+}
+
+#[tokio::test]
+async fn a_layout_that_cannot_be_read_yet_is_not_overruled() {
+    let (a, b, folder) = two().await;
+    a.sync(&folder.remote(), &options(|o| o.layout = Some(Layout::Files))).await.unwrap();
+    let layouts = folder.files("layout");
+    let newest = layouts.last().unwrap();
+    let whole = fs::read(newest).unwrap();
+    fs::write(newest, &whole[..3]).unwrap();
+    let newcomer = replica(NOTES).await;
+    for replica in [&b, &newcomer] {
+        sync(replica, &folder.remote()).await;
+        assert_eq!(folder.files("layout"), layouts);
+    }
+    fs::write(newest, whole).unwrap();
+    for replica in [&b, &newcomer] {
+        sync(replica, &folder.remote()).await;
+        assert_eq!(replica.status().await.unwrap().remotes[0].layout, "files");
+    }
+}

@@ -1,0 +1,206 @@
+//! Syncs that are cut off anywhere, fail at any request, or meet another sync of the same database: nothing is lost, and the next
+//! one completes.
+
+mod common;
+
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use common::faulty_store::{FaultyStore, Verdict};
+use common::*;
+use object_store::memory::InMemory;
+use tokio::sync::Notify;
+use zvon::{ErrorKind, Remote, Replica, SyncOptions};
+
+const TABLES: &str = "CREATE TABLE author (id TEXT PRIMARY KEY, name TEXT);
+                      CREATE TABLE note (id TEXT PRIMARY KEY, author TEXT REFERENCES author (id), n INTEGER)";
+const URL: &str = "faulty://store";
+
+fn honest(store: &Arc<InMemory>) -> Remote {
+    Remote::from_store(URL, store.clone(), "base").unwrap()
+}
+
+/// Two replicas that have met, with news on both sides and on the remote.
+async fn with_news() -> (Replica, Replica, Arc<InMemory>) {
+    let store = Arc::new(InMemory::new());
+    let (a, b, remote) = (replica(TABLES).await, replica(TABLES).await, honest(&store));
+    run(&a, "INSERT INTO author VALUES ('x', 'Xenia'); INSERT INTO note VALUES ('1', 'x', 1), ('2', 'x', 2)");
+    sync(&a, &remote).await;
+    sync(&b, &remote).await;
+    run(&a, "UPDATE note SET n = 10 WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    run(&a, "INSERT INTO note VALUES ('3', 'x', 3), ('4', 'x', 4), ('5', 'x', 5)");
+    sync(&a, &remote).await;
+    run(&b, "INSERT INTO author VALUES ('y', 'Yann'); INSERT INTO note VALUES ('6', 'y', 6), ('7', 'y', 7)");
+    run(&b, "UPDATE author SET name = 'Xena' WHERE id = 'x'");
+    (a, b, store)
+}
+
+/// The rows that both have in the end, whatever happened on the way.
+async fn assert_whole(a: &Replica, b: &Replica, store: &Arc<InMemory>) {
+    let remote = honest(store);
+    converge(&[b, a], &remote).await;
+    for replica in [a, b] {
+        assert_eq!(table(replica, "author"), ["'x'|'Xena'", "'y'|'Yann'"]);
+        let notes = ["'1'|'x'|10", "'3'|'x'|3", "'4'|'x'|4", "'5'|'x'|5", "'6'|'y'|6", "'7'|'y'|7"];
+        assert_eq!(table(replica, "note"), notes);
+        assert_verified(replica, &remote).await;
+        let idle = sync(replica, &remote).await;
+        assert_eq!((idle.pulled, idle.pushed, idle.merged, idle.held), (0, 0, 0, 0));
+        assert_eq!((idle.requests.get, idle.requests.put), (0, 0));
+    }
+    assert_eq!(a.status().await.unwrap().changes, b.status().await.unwrap().changes);
+}
+
+#[tokio::test]
+async fn a_sync_dropped_at_any_request_loses_nothing() {
+    for stop_at in 0.. {
+        let (a, b, store) = with_news().await;
+        let asked = Arc::new(Notify::new());
+        let notice = Arc::clone(&asked);
+        let hangs = move |n, _| if n == stop_at { Verdict::Hang(Arc::clone(&notice)) } else { Verdict::Pass };
+        let remote = Remote::from_store(URL, FaultyStore::new(&store, hangs), "base").unwrap();
+        let options = SyncOptions::default();
+        let was_dropped = tokio::select! {
+            done = b.sync(&remote, &options) => { done.unwrap(); false }
+            () = asked.notified() => true,
+        };
+        assert_whole(&a, &b, &store).await;
+        if !was_dropped {
+            assert!(stop_at > 8, "a sync of so much news makes more than {stop_at} requests");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_sync_dropped_after_any_step_loses_nothing() {
+    for steps in 0.. {
+        let (a, b, store) = with_news().await;
+        let (remote, options) = (honest(&store), SyncOptions::default());
+        let done = {
+            let mut sync = pin!(b.sync(&remote, &options));
+            let mut left = steps;
+            // The future is polled so many times and then dropped, wherever it is.
+            poll_fn(|context| match sync.as_mut().poll(context) {
+                Poll::Ready(done) => Poll::Ready(Some(done)),
+                Poll::Pending if left == 0 => Poll::Ready(None),
+                Poll::Pending => {
+                    left -= 1;
+                    Poll::Pending
+                }
+            })
+            .await
+        };
+        assert_whole(&a, &b, &store).await;
+        if let Some(done) = done {
+            done.unwrap();
+            assert!(steps > 10, "a sync waits more than {steps} times");
+            return;
+        }
+    }
+}
+
+/// Syncs until it works, which every attempt must bring nearer.
+async fn sync_stubbornly(replica: &Replica, remote: &Remote) -> u32 {
+    for failures in 0..200 {
+        match replica.sync(remote, &SyncOptions::default()).await {
+            Ok(_) => return failures,
+            Err(error) => {
+                assert_eq!(error.kind(), ErrorKind::Remote, "{error}");
+                assert!(error.to_string().contains(URL), "{error}");
+            }
+        }
+    }
+    panic!("two hundred syncs came to no end");
+}
+
+#[tokio::test]
+async fn requests_that_fail_before_or_after_they_acted_lose_nothing() {
+    for fault in [Verdict::FailBefore, Verdict::FailAfter] {
+        for every in [3, 4, 5, 7] {
+            let (a, b, store) = with_news().await;
+            let rule = fault.clone();
+            let fails = move |n, _| if n % every == every - 1 { rule.clone() } else { Verdict::Pass };
+            let faulty = FaultyStore::new(&store, fails);
+            let remote = Remote::from_store(URL, faulty.clone(), "base").unwrap();
+            assert!(sync_stubbornly(&b, &remote).await > 0);
+            sync_stubbornly(&a, &remote).await;
+            let newcomer = replica(TABLES).await;
+            sync_stubbornly(&newcomer, &remote).await;
+            assert_whole(&a, &b, &store).await;
+            assert_whole(&newcomer, &b, &store).await;
+            assert!(faulty.requests() > 20);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_pull_keeps_what_arrived_before_a_request_failed() {
+    let store = Arc::new(InMemory::new());
+    let (a, b) = (replica(TABLES).await, replica(TABLES).await);
+    run(&a, "INSERT INTO author VALUES ('1', 'a'), ('2', 'a'), ('3', 'a'), ('4', 'a'), ('5', 'a'), ('6', 'a')");
+    sync(&a, &honest(&store)).await;
+    // After one listing and one identity come the changes.
+    let fails = |n, _| if n == 5 { Verdict::FailBefore } else { Verdict::Pass };
+    let remote = Remote::from_store(URL, FaultyStore::new(&store, fails), "base").unwrap();
+    assert_eq!(b.sync(&remote, &SyncOptions::default()).await.unwrap_err().kind(), ErrorKind::Remote);
+    assert_eq!(b.status().await.unwrap().changes, 3);
+    assert_eq!(sync(&b, &remote).await.pulled, 3);
+    assert_eq!(table(&a, "author"), table(&b, "author"));
+}
+
+/// Futures that cannot move between threads cannot be spawned: this is found out by the compiler.
+#[tokio::test]
+async fn every_call_can_be_spawned() {
+    fn spawnable<T: Send + 'static>(_: impl Future<Output = T> + Send) {}
+    let (replica, remote) = (replica(TABLES).await, fresh_remote());
+    spawnable(replica.sync(&remote, &SyncOptions::default()));
+    spawnable(replica.verify_remote(&remote));
+    spawnable(replica.verify());
+    spawnable(replica.track(&["note"], &keyed()));
+    spawnable(replica.status());
+    spawnable(replica.log(None, None, 1));
+    spawnable(replica.conflicts());
+    spawnable(replica.restore_conflict(1));
+    spawnable(replica.held());
+    spawnable(replica.untrack(&["note"]));
+    spawnable(Replica::clone_from(&remote, "clone.db", zvon::Settings::default(), None));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn one_database_synced_twice_at_once_stays_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("shared.db");
+    let (store, other) = (Arc::new(InMemory::new()), replica(TABLES).await);
+    let one = Replica::init(&path).unwrap();
+    run(&one, TABLES);
+    one.track_all(&keyed()).await.unwrap();
+    let two = Replica::open(&path).unwrap();
+    converge(&[&one, &other], &honest(&store)).await;
+    for round in 0..25 {
+        let writer = [&one, &two][round % 2];
+        run(writer, &format!("INSERT INTO author VALUES ('mine-{round}', 'a'), ('also-{round}', 'b')"));
+        run(writer, &format!("DELETE FROM author WHERE id = 'also-{}'", round / 2));
+        run(&other, &format!("INSERT INTO author VALUES ('theirs-{round}', 'c')"));
+        run(&other, "UPDATE author SET name = name || '.' WHERE id GLOB 'mine-*[05]'");
+        let syncs = [&one, &two, &other].map(|replica| {
+            let (replica, remote) = (replica.clone(), honest(&store));
+            tokio::spawn(async move { sync(&replica, &remote).await })
+        });
+        for sync in syncs {
+            sync.await.unwrap();
+        }
+    }
+    converge(&[&one, &two, &other], &honest(&store)).await;
+    assert_eq!(table(&one, "author").len(), 25 * 3 - 13);
+    assert_eq!(table(&one, "author"), table(&other, "author"));
+    for replica in [&one, &two, &other] {
+        assert_verified(replica, &honest(&store)).await;
+        let idle = sync(replica, &honest(&store)).await;
+        assert_eq!((idle.pulled, idle.pushed, idle.merged, idle.requests.put), (0, 0, 0, 0));
+    }
+    let log = rows(&one.connection(), "SELECT count(*) - count(DISTINCT change_id) FROM ZV_SEQUENCE");
+    assert_eq!(log, ["0"], "no change is in the log twice");
+}
