@@ -39,37 +39,47 @@ pub(crate) fn retire_backfills(conn: &Connection) -> Result<u64> {
     Ok(gone.len() as u64)
 }
 
-/// Lets the backfill of one row give way to a pulled change of that row.
+/// Lets the backfills of one row (its own, and those of columns added since) give way to a pulled change of that row.
 fn retire_for(log: &mut Log<'_>, pulled: ChangeId, exposed: u64, gone: &mut BTreeSet<ChangeId>) -> Result<()> {
     let conn = log.conn;
     let Some(head) = read_head(conn, pulled)? else { return Ok(()) };
     let table_no = log.names.number(conn, &head.entity_type)?;
     let entity = log.entity(table_no, &head.entity_id)?;
     let is_unseen = |id: ChangeId| id.is_backfill() && id.millis() >= exposed;
-    let Some(backfill) = entity.registers.iter().find(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id) else {
+    let backfills: BTreeSet<ChangeId> =
+        entity.registers.iter().filter(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id).collect();
+    if backfills.is_empty() {
         return Ok(());
-    };
+    }
     let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
+    for backfill in backfills {
+        if retire(log, (table_no, &head.entity_id), backfill, &written)? {
+            gone.insert(backfill);
+        }
+    }
+    Ok(())
+}
+
+/// Takes back what a backfill says of the columns that were written. Returns whether nothing of it is left.
+fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<bool> {
+    let conn = log.conn;
     let deletes = written.iter().any(|name| name == DELETED_FIELD);
-    let mut left = 0;
+    let mut nothing_left = true;
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
         if !deletes && !written.contains(&name) {
-            left += 1;
+            nothing_left = false;
             continue;
         }
         let no = log.names.number(conn, &name)?;
-        let entity = log.entity(table_no, &head.entity_id)?;
+        let entity = log.entity(row.0, row.1)?;
         let mut registers = entity.registers.clone();
         registers.retain(|column, register| column != no || register.id != backfill);
         entity.replace_registers(registers);
         conn.prepare_cached("DELETE FROM ZV_CHANGE_FIELD WHERE change_id = ?1 AND field_name = ?2")?
             .execute((IdText::new(backfill).as_str(), &field.name))?;
     }
-    if left == 0 {
-        gone.insert(backfill);
-    }
-    Ok(())
+    Ok(nothing_left)
 }
 
 fn remove(conn: &Connection, gone: &BTreeSet<ChangeId>) -> Result<()> {
