@@ -333,6 +333,27 @@ async fn a_stale_copy_that_joins_late_overwrites_nothing_and_resurrects_nothing(
 }
 
 #[tokio::test]
+async fn a_copy_with_a_new_column_says_nothing_of_rows_that_the_remote_knows() {
+    let ((a, _), remote) = (off_by(0, 1).await, fresh_remote());
+    run(&a, "ALTER TABLE note ADD COLUMN tag TEXT DEFAULT 'none'");
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1, 'red')");
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET tag = 'blue'; INSERT INTO note VALUES ('2', 'two', 2, 'green')");
+    sync(&a, &remote).await;
+    let b = on_the_wall(Replica::in_memory().unwrap(), &Wall::at(START_MS), 2);
+    run(&b, NOTES);
+    run(&b, "INSERT INTO note VALUES ('1', 'old', 99), ('2', 'older', 98)");
+    b.track(&["note"], &keyed()).await.unwrap();
+    // One backfill is made by the tracking, another by the new column, and nobody has seen either.
+    run(&b, "ALTER TABLE note ADD COLUMN tag TEXT DEFAULT 'none'; UPDATE note SET tag = 'stale'");
+    assert_eq!(join(&b, &remote).await.pushed, 0);
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), ["'1'|'one'|1|'blue'", "'2'|'two'|2|'green'"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
 async fn a_copied_replica_goes_on_as_another_one_of_the_same_name() {
     let directory = tempfile::tempdir().unwrap();
     let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));

@@ -252,6 +252,88 @@ proptest! {
     }
 }
 
+#[derive(Debug, Clone)]
+enum Leap {
+    Insert(usize),
+    Update(usize, u64),
+    Seal(usize),
+    Sync(usize),
+    SetClock(usize, u64),
+}
+
+fn any_leap() -> impl Strategy<Value = Leap> {
+    let who = || 0..2_usize;
+    prop_oneof![
+        2 => who().prop_map(Leap::Insert),
+        4 => (who(), 0..6_u64).prop_map(|(who, row)| Leap::Update(who, row)),
+        1 => who().prop_map(Leap::Seal),
+        3 => who().prop_map(Leap::Sync),
+        3 => (who(), 0..6_000_u64).prop_map(|(who, ms)| Leap::SetClock(who, ms)),
+    ]
+}
+
+proptest! {
+    #![proptest_config(config(40))]
+
+    #[test]
+    fn clocks_that_leap_lose_nothing(leaps in prop::collection::vec(any_leap(), 1..40)) {
+        block_on(leap(&leaps));
+    }
+}
+
+/// Two replicas whose clocks leap to and fro by more than the drift that they accept of each other.
+async fn leap(leaps: &[Leap]) {
+    let remote = common::fresh_remote();
+    let mut peers = Vec::new();
+    for seed in 0..2 {
+        let wall = Wall::at(START_MS);
+        let mut settings = zvon::Settings::default();
+        settings.max_clock_drift = std::time::Duration::from_secs(1);
+        settings.world = wall.world(seed);
+        let replica = common::wall::clocked("CREATE TABLE t (id TEXT PRIMARY KEY, n INTEGER)", &wall, seed).await;
+        peers.push((replica.with_settings(settings), wall));
+    }
+    let join = || {
+        let mut options = SyncOptions::default();
+        options.join = Some(Join::Same);
+        options
+    };
+    let mut written = 0;
+    for (n, step) in (0_u64..).zip(leaps) {
+        match step {
+            Leap::Insert(who) => {
+                written += 1;
+                common::run(&peers[*who].0, &format!("INSERT INTO t VALUES ('{n}', 0)"));
+            }
+            Leap::Update(who, row) => {
+                let sql = format!("UPDATE t SET n = {} WHERE id = (SELECT id FROM t LIMIT 1 OFFSET {row})", n + 1);
+                written += peers[*who].0.connection().execute(&sql, []).unwrap() as u64;
+            }
+            Leap::Seal(who) => drop(peers[*who].0.log(None, None, 1).await.unwrap()),
+            Leap::Sync(who) => drop(peers[*who].0.sync(&remote, &join()).await.unwrap()),
+            Leap::SetClock(who, ms) => peers[*who].1.set(START_MS + ms),
+        }
+        for (replica, _) in &peers {
+            assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
+        }
+    }
+    // Everybody's time comes.
+    for (_, wall) in &peers {
+        wall.set(START_MS + 60_000);
+    }
+    for _ in 0..3 {
+        for (replica, _) in &peers {
+            replica.sync(&remote, &join()).await.unwrap();
+        }
+    }
+    let shown = common::table(&peers[0].0, "t");
+    for (replica, _) in &peers {
+        assert_eq!(common::table(replica, "t"), shown);
+        assert_eq!(replica.status().await.unwrap().changes, written);
+        assert_verified(replica, &remote).await;
+    }
+}
+
 /// Values go through table, journal, log and file into a table, and from that replica's log through another file into a third.
 async fn carry(mut values: Vec<Cell>, size: usize) {
     values.push(Cell::Blob((0..size).map(|n| n as u8).collect()));
