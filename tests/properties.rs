@@ -334,6 +334,43 @@ async fn leap(leaps: &[Leap]) {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_writes_while_syncs_run_and_every_write_arrives() {
+    const WRITES: u64 = 400;
+    const NOTES: &str = "CREATE TABLE note (id INTEGER PRIMARY KEY, n INTEGER, who TEXT)";
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("busy.db");
+    let a = Replica::init(&path).unwrap();
+    common::run(&a, NOTES);
+    a.track_all(&keyed()).await.unwrap();
+    let (b, remote) = (common::replica(NOTES).await, common::fresh_remote());
+    let writer = std::thread::spawn(move || {
+        let conn = Connection::open(path).unwrap();
+        conn.busy_timeout(std::time::Duration::from_secs(30)).unwrap();
+        conn.execute_batch("PRAGMA synchronous = OFF").unwrap();
+        for n in 0..WRITES {
+            let sql = "INSERT INTO note VALUES (?1 % 20, ?1, 'a') ON CONFLICT DO UPDATE SET n = excluded.n, who = 'a'";
+            conn.execute(sql, [n as i64]).unwrap();
+        }
+    });
+    let mut answers = 0;
+    while !writer.is_finished() {
+        common::sync(&a, &remote).await;
+        common::sync(&b, &remote).await;
+        answers +=
+            b.connection().execute("UPDATE note SET who = 'b' WHERE id % 5 = 0 AND who = 'a'", []).unwrap() as u64;
+    }
+    writer.join().unwrap();
+    common::converge(&[&a, &b], &remote).await;
+    assert_eq!(common::table(&a, "note"), common::table(&b, "note"));
+    for replica in [&a, &b] {
+        assert_eq!(replica.status().await.unwrap().changes, WRITES + answers);
+        assert_verified(replica, &remote).await;
+    }
+    let newest = common::rows(&a.connection(), "SELECT n FROM note ORDER BY n");
+    assert_eq!(newest, (WRITES - 20..WRITES).map(|n| n.to_string()).collect::<Vec<_>>(), "only the program writes n");
+}
+
 /// Values go through table, journal, log and file into a table, and from that replica's log through another file into a third.
 async fn carry(mut values: Vec<Cell>, size: usize) {
     values.push(Cell::Blob((0..size).map(|n| n as u8).collect()));
