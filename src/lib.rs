@@ -6,6 +6,7 @@ mod capture;
 mod changelog;
 mod db;
 mod error;
+mod guard;
 mod history;
 mod merge;
 mod model;

@@ -298,7 +298,7 @@ pub struct VerifyReport {
     pub problem_count: u64,
 }
 
-/// How far a long operation is; a callback gets it .
+/// How far a long operation is; a callback gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Progress {

@@ -130,6 +130,9 @@ impl Sealer<'_, '_> {
         if operation == op::CANDIDATE && !was_replaced(self.log, source, &entity_id)? {
             return Ok(false);
         }
+        if operation == op::DELETE && is_gone(self.log, source, &entity_id)? {
+            return Ok(false);
+        }
         let ms: i64 = row.get(1)?;
         let id = self.log.clock.next(u64::try_from(ms).unwrap_or(0), self.world.random());
         let (entity_type, entity_id) = (source.table.as_str(), entity_id.as_str());
@@ -205,6 +208,12 @@ fn journal_key(source: &Source, row: &Row<'_>) -> Result<Option<String>> {
         }
     }
     Ok(encode_entity_id(source.kind, &key))
+}
+
+/// Whether the log says already that a row is deleted: a REPLACE under recursive triggers leaves two journal rows.
+fn is_gone(log: &mut Log<'_>, source: &Source, entity_id: &str) -> Result<bool> {
+    let entity = log.entity(source.table_no, entity_id)?;
+    Ok(!entity.shown && !entity.registers.is_empty() && !entity.registers.alive())
 }
 
 /// Whether a row that a REPLACE may have removed is gone, and was there as far as the log knows.

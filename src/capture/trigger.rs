@@ -1,6 +1,6 @@
 //! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
 
-use crate::db::{Affinity, Column, Ident, Table, list};
+use crate::db::{Affinity, Column, Ident, Table, constant_expression, list};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -142,12 +142,11 @@ impl Capture<'_> {
     }
 
     fn key_changed(&self) -> String {
-        let terms = self.table.key_columns().map(|c| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&c.name)));
-        terms.collect::<Vec<_>>().join(" OR ")
+        any(self.table.key_columns().map(changed))
     }
 
     fn any_changed(&self) -> String {
-        self.columns.iter().map(|column| changed(column)).collect::<Vec<_>>().join(" OR ")
+        any(self.columns.iter().map(|column| changed(column)))
     }
 
     /// Which columns changed, as an integer of one bit a column; wider tables have several, joined by commas.
@@ -193,13 +192,21 @@ impl Capture<'_> {
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
     fn clashing_row(&self) -> String {
         let conditions = self.table.uniques.iter().filter(|unique| !unique.is_primary_key).map(|unique| {
-            let terms = unique
-                .columns
-                .iter()
-                .map(|(name, collation)| format!("{ROW}.{0} = NEW.{0} COLLATE {1}", Ident(name), Ident(collation)));
+            let terms = unique.columns.iter().map(|(name, collation)| {
+                format!("{ROW}.{} = {} COLLATE {}", Ident(name), self.value_to_be(name), Ident(collation))
+            });
             format!("({})", terms.collect::<Vec<_>>().join(" AND "))
         });
         conditions.collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// What a column is about to hold: REPLACE puts the default where NULL is not allowed, after the BEFORE triggers.
+    fn value_to_be(&self, name: &str) -> String {
+        let column = self.table.column(name).filter(|column| column.not_null);
+        match column.and_then(|column| column.default.as_deref()).and_then(constant_expression) {
+            Some(default) => format!("coalesce(NEW.{}, {default})", Ident(name)),
+            None => format!("NEW.{}", Ident(name)),
+        }
     }
 
     fn unique_changed(&self) -> String {
@@ -218,6 +225,13 @@ fn changed(column: &Column) -> String {
         Affinity::Text | Affinity::Real => value,
         _ => format!("({value} OR typeof(OLD.{name}) <> typeof(NEW.{name}))"),
     }
+}
+
+/// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only.
+fn any(terms: impl Iterator<Item = String>) -> String {
+    let terms: Vec<String> = terms.collect();
+    let groups: Vec<String> = terms.chunks(100).map(|group| group.join(" OR ")).collect();
+    if groups.len() == 1 { groups.concat() } else { format!("({})", groups.join(") OR (")) }
 }
 
 /// Whether text is not UTF-8: some character, taken apart and put together again, has other bytes.

@@ -15,7 +15,7 @@ pub(crate) fn constant_default(conn: &Connection, column: &Column) -> Result<Val
 }
 
 /// The DEFAULT clause as an expression that reads nothing but itself; `None` where it is not made of literals alone.
-fn constant_expression(default: &str) -> Option<String> {
+pub(crate) fn constant_expression(default: &str) -> Option<String> {
     let text = default.trim();
     if let Some(name) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         return Some(format!("'{}'", name.replace("\"\"", "\"").replace('\'', "''")));

@@ -2,15 +2,13 @@
 
 mod default;
 mod error;
-mod guard;
 mod metadata;
 mod open;
 mod quote;
 mod shape;
 mod value;
 
-pub(crate) use default::constant_default;
-pub(crate) use guard::check_definition;
+pub(crate) use default::{constant_default, constant_expression};
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};

@@ -6,6 +6,7 @@ use rusqlite::ffi;
 use rusqlite::{Connection, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
+use super::notes::set_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{Log, LoggedField, hold, read_fields, release};
 use crate::db::{bind_value, same_name};
@@ -77,6 +78,8 @@ impl<'a, 'c> Applier<'a, 'c> {
                 release(self.log.conn, key.0, &key.1)?;
             }
         }
+        // What a trigger writes to another tracked table yields to the rows that come from its origin, so these come last.
+        rows.sort_by_key(|(key, _)| !self.tables.get(key.0).is_some_and(|table| table.has_triggers));
         let mut again = Vec::new();
         for (key, touched) in rows {
             if self.put_in(&key, touched)?.is_some() {
@@ -96,13 +99,12 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn take_out(&mut self, key: &Key) -> Result<(), Stop> {
         let table = self.table(key.0)?;
         if let Some(row) = table.key(&key.1) {
-            let mut statement = self.log.conn.prepare_cached(&table.delete_sql)?;
-            match statement.execute(params_from_iter(row.iter().map(bind_value))) {
-                Ok(_) => {}
-                Err(error) => match refusal(self.log.conn, key, error)? {
-                    reason if reason.code == "trigger" => return Ok(()),
-                    reason => return Err(Error::schema(reason.detail).into()),
-                },
+            let refused = self.refused.contains_key(key) || !delete(self.log.conn, table, key, &row)?;
+            if refused && row_exists(self.log.conn, table, &row)? {
+                // Tables follow their registers: a trigger may look on, but cannot keep a row that is gone.
+                set_triggers(self.log.conn, false)?;
+                delete(self.log.conn, table, key, &row)?;
+                set_triggers(self.log.conn, true)?;
             }
         }
         self.log.entity(key.0, &key.1)?.set_shown(false);
@@ -160,6 +162,18 @@ impl<'a, 'c> Applier<'a, 'c> {
         self.tables
             .get(no)
             .ok_or_else(|| Error::corrupt(format!("a row of table {no} is planned, which is not tracked")))
+    }
+}
+
+/// Deletes a row; false if a trigger refuses, or ignores it.
+fn delete(conn: &Connection, table: &MergeTable, key: &Key, row: &[Value]) -> Result<bool, Stop> {
+    let deleted = conn.prepare_cached(&table.delete_sql)?.execute(params_from_iter(row.iter().map(bind_value)));
+    match deleted {
+        Ok(deleted) => Ok(deleted > 0),
+        Err(error) => match refusal(conn, key, error)? {
+            reason if ["trigger", "other"].contains(&reason.code) => Ok(false),
+            reason => Err(Error::schema(reason.detail).into()),
+        },
     }
 }
 
@@ -230,8 +244,11 @@ fn is_key_clash(error: &rusqlite::Error) -> bool {
 
 /// Turns an error of a row's own into the reason to hold it; everything else stops the merge.
 fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reason, Stop> {
-    let rusqlite::Error::SqliteFailure(code, message) = &error else { return Err(error.into()) };
-    let message = message.clone().unwrap_or_default();
+    let (code, message) = match &error {
+        rusqlite::Error::SqliteFailure(code, message) => (code, message.clone().unwrap_or_default()),
+        rusqlite::Error::SqlInputError { error, msg, .. } => (error, msg.clone()),
+        _ => return Err(error.into()),
+    };
     if conn.is_autocommit() {
         return Err(Stop::RolledBack(key.clone(), format!("a trigger refuses the row: {message}")));
     }
@@ -246,6 +263,8 @@ fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reaso
         }
         ffi::SQLITE_CONSTRAINT_TRIGGER => Reason::new("trigger", format!("a trigger refuses the row: {message}")),
         ffi::SQLITE_CONSTRAINT_FOREIGNKEY => Reason::new("foreign key", message),
+        // What a trigger, a CHECK or an indexed expression says of a value that it cannot read, or a trigger that is broken.
+        ffi::SQLITE_ERROR => Reason::new("other", format!("SQLite cannot write the row: {message}")),
         ffi::SQLITE_TOOBIG => Reason::new("other", "the row is larger than SQLite allows"),
         _ => return Err(error.into()),
     })

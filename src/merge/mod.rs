@@ -92,7 +92,7 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
     let mut log = Log::new(&tx)?;
     seal_within(&mut log, world)?;
     let mut tables = Tables::load(&mut log)?;
-    let user_triggers = tables.have_user_triggers(&tx)?;
+    let user_triggers = tables.have_user_triggers();
     // Where no trigger but ours would run, none has to.
     set_triggers(&tx, user_triggers)?;
     let work = Work::find(&tx, &tables)?;

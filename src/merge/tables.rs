@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rusqlite::Connection;
 
 use crate::changelog::{Log, Tracked, list_tracked};
-use crate::db::{Ident, Table, constant_default, list, read_table, same_name};
+use crate::db::{Affinity, Ident, Table, constant_default, list, read_table, same_name};
 use crate::error::Result;
 use crate::model::{DELETED_COLUMN, KeyPart, Value, decode_entity_id};
 
@@ -38,6 +38,8 @@ pub(super) struct MergeTable {
     pub(super) tracked: Tracked,
     pub(super) shape: Table,
     pub(super) columns: Vec<MergeColumn>,
+    /// Whether triggers of the user's run when it is written.
+    pub(super) has_triggers: bool,
     fields: HashMap<String, FieldKind>,
     pub(super) insert_sql: String,
     pub(super) delete_sql: String,
@@ -45,7 +47,7 @@ pub(super) struct MergeTable {
 }
 
 impl MergeTable {
-    fn new(log: &mut Log<'_>, tracked: Tracked, shape: Table) -> Result<Self> {
+    fn new(log: &mut Log<'_>, tracked: Tracked, shape: Table, has_triggers: bool) -> Result<Self> {
         let mut columns = Vec::new();
         for name in &tracked.source.columns {
             if let Some(column) = shape.column(name) {
@@ -65,7 +67,7 @@ impl MergeTable {
             format!("INSERT INTO {table} ({all}) VALUES ({})", list((1..=names.len()).map(|n| format!("?{n}"))));
         let delete_sql = format!("DELETE FROM {table} WHERE {}", shape.key_condition(1));
         let select_sql = format!("SELECT {all} FROM {table} WHERE {}", shape.key_condition(1));
-        Ok(Self { tracked, columns, fields: HashMap::new(), insert_sql, delete_sql, select_sql, shape })
+        Ok(Self { tracked, columns, has_triggers, fields: HashMap::new(), insert_sql, delete_sql, select_sql, shape })
     }
 
     pub(super) fn no(&self) -> u32 {
@@ -97,11 +99,13 @@ impl MergeTable {
         self.columns.iter().any(|column| column.no == no)
     }
 
-    /// The key of an entity as values; `None` if the entity id is not one of this table's.
+    /// The key of an entity as values; `None` if the entity id is not one of this table's, or its columns would turn it
+    /// into another's.
     pub(super) fn key(&self, entity_id: &str) -> Option<Vec<Value>> {
         let source = &self.tracked.source;
         let key = decode_entity_id(source.kind, source.key.len(), entity_id)?;
-        Some(key.into_iter().map(KeyPart::into_value).collect())
+        let kept = key.iter().zip(self.shape.key_columns()).all(|(part, column)| keeps(column.affinity, part));
+        kept.then(|| key.into_iter().map(KeyPart::into_value).collect())
     }
 
     /// `UPDATE` of some columns: their values come first, then the key.
@@ -113,6 +117,18 @@ impl MergeTable {
     }
 }
 
+/// Whether a column stores a key's part as it is: text columns turn numbers into text, number columns turn text that
+/// looks like a number into one (<https://sqlite.org/datatype3.html>, section 3).
+fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
+    match (affinity, part) {
+        (Affinity::Text, KeyPart::Integer(_)) => false,
+        (Affinity::Numeric | Affinity::Integer | Affinity::Real, KeyPart::Text(text)) => {
+            text.trim_ascii().parse::<f64>().is_err()
+        }
+        _ => true,
+    }
+}
+
 /// The tables that can be merged into now: tracked, active and there.
 #[derive(Debug)]
 pub(super) struct Tables {
@@ -121,10 +137,11 @@ pub(super) struct Tables {
 
 impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
-        let mut by_no = HashMap::new();
+        let (mut by_no, triggered) = (HashMap::new(), triggered(log.conn)?);
         for tracked in list_tracked(log.conn)?.into_iter().filter(Tracked::is_live) {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
-                by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape)?);
+                let has_triggers = triggered.iter().any(|name| same_name(name, &shape.name));
+                by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape, has_triggers)?);
             }
         }
         Ok(Self { by_no })
@@ -147,16 +164,15 @@ impl Tables {
     }
 
     /// Whether a trigger of the user's would run when a merge writes one of these tables.
-    pub(super) fn have_user_triggers(&self, conn: &Connection) -> Result<bool> {
-        let sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name NOT GLOB 'ZV_*' \
-                   UNION SELECT tbl_name FROM sqlite_temp_schema WHERE type = 'trigger'";
-        let mut statement = conn.prepare_cached(sql)?;
-        let mut rows = statement.query([])?;
-        while let Some(row) = rows.next()? {
-            if self.by_name(&row.get::<_, String>(0)?).is_some() {
-                return Ok(true);
-            }
-        }
-        Ok(false)
+    pub(super) fn have_user_triggers(&self) -> bool {
+        self.iter().any(|table| table.has_triggers)
     }
+}
+
+/// The tables on which the user has triggers.
+fn triggered(conn: &Connection) -> Result<Vec<String>> {
+    let sql = "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name NOT GLOB 'ZV_*' \
+               UNION SELECT tbl_name FROM sqlite_temp_schema WHERE type = 'trigger'";
+    let mut statement = conn.prepare_cached(sql)?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }

@@ -3,8 +3,9 @@
 use super::{Session, definitions};
 use crate::capture::{TrackOptions, track};
 use crate::changelog::Log;
-use crate::db::{check_definition, immediate, read_table};
+use crate::db::{immediate, read_table};
 use crate::error::{Error, ErrorKind, Result};
+use crate::guard::check_definition;
 use crate::remote::Remote;
 use crate::wire::{ObjectName, TableDefinition};
 

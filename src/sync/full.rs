@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures::StreamExt;
 
-use super::{Session, SyncReport};
-use crate::changelog::{contains, read_change};
+use super::{RemoteRow, Session, SyncReport};
+use crate::changelog::{contains, forget_refused, read_change};
 use crate::error::{Error, Result};
 use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, Listing, Remote};
@@ -44,6 +44,7 @@ fn same_change(there: &Change, here: &Change) -> bool {
 pub(super) async fn mend(
     session: &Session,
     remote: &Remote,
+    row: &RemoteRow,
     listing: &Arc<Listing>,
     report: &mut SyncReport,
 ) -> Result<()> {
@@ -70,7 +71,9 @@ pub(super) async fn mend(
         while let Some(checked) = checks.next().await {
             let (change, standing) = checked?;
             if !matches!(standing, Standing::Same) {
-                remote.put(&ObjectName::Change(change.id), encode_change(&change).into()).await?;
+                let (name, no) = (ObjectName::Change(change.id), row.no);
+                remote.put(&name, encode_change(&change).into()).await?;
+                session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
                 report.healed += 1;
                 report.pushed += 1;
             }

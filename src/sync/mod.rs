@@ -83,7 +83,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     definitions::push(session, remote, &listing).await?;
     push::push(session, remote, &row, &listing, &plan, &mut report).await?;
     if options.full {
-        full::mend(session, remote, &listing, &mut report).await?;
+        full::mend(session, remote, &row, &listing, &mut report).await?;
     }
     finish(session, &row, layout, &mut report).await?;
     let after = remote.traffic();
@@ -245,15 +245,14 @@ async fn pull_all(
     unreachable!("the loop above only ends by returning")
 }
 
-async fn known_files(session: &Session, row: &RemoteRow, forget: bool) -> Result<Known> {
+async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Result<Known> {
     let no = row.no;
     let world = session.world.clone();
     let drift = drift_ms(session.settings.max_clock_drift);
     session
         .run(move |conn| {
-            let refused = if forget { Vec::new() } else { refused_files(conn, no)? };
             let now_ms = world.now_ms();
-            Ok(Known::new(refused, waiting(conn, no)?, now_ms, drift))
+            Ok(Known::new(refused_files(conn, no)?, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
         })
         .await
 }
@@ -313,7 +312,9 @@ async fn settle_layout(
     let wanted = match options.layout {
         Some(RemoteLayout::Files) => Some(Layout::Files),
         Some(RemoteLayout::Packs) => Some(Layout::Packs),
-        None if recorded.is_none() => Some(Layout::Packs),
+        // A remote that was emptied gets back the layout that it had.
+        None if newest.is_none() && row.layout == layout_text(Layout::Files) => Some(Layout::Files),
+        None if newest.is_none() => Some(Layout::Packs),
         None => None,
     };
     match wanted.filter(|wanted| recorded.as_deref() != Some(layout_text(*wanted))) {
@@ -322,9 +323,10 @@ async fn settle_layout(
             remote.put(&ObjectName::Layout(id), wanted.encode().into()).await?;
             Ok(LayoutRow { layout: layout_text(wanted).to_owned(), id: id.to_string() })
         }
-        None => Ok(LayoutRow {
-            layout: recorded.unwrap_or_default(),
-            id: newest.map(|id| id.to_string()).unwrap_or_default(),
+        None => Ok(match newest.zip(recorded) {
+            Some((id, layout)) => LayoutRow { layout, id: id.to_string() },
+            // One that cannot be read yet stands all the same, and is read again next time.
+            None => LayoutRow { layout: row.layout.clone(), id: row.layout_id.clone() },
         }),
     }
 }

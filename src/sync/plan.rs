@@ -15,6 +15,8 @@ use crate::wire::ObjectName;
 /// What is remembered of a remote's files that did not become changes.
 pub(super) struct Known {
     refused: HashMap<String, RefusedFile>,
+    /// Whether refused files are asked for again before their time.
+    ask_again: bool,
     authors: HashMap<ChangeId, String>,
     now_ms: u64,
     /// Ids above this one have to wait.
@@ -25,20 +27,32 @@ impl Known {
     pub(super) fn new(refused: Vec<RefusedFile>, waiting: Vec<(ChangeId, String)>, now_ms: u64, drift_ms: u64) -> Self {
         Self {
             refused: refused.into_iter().map(|file| (file.name.clone(), file)).collect(),
+            ask_again: false,
             authors: waiting.into_iter().collect(),
             now_ms,
             bound: Clock::lower_bound(now_ms.saturating_add(drift_ms)),
         }
     }
 
+    /// The same, with refused files asked for again whenever that was to be.
+    pub(super) fn ask_again(mut self, ask_again: bool) -> Self {
+        self.ask_again = ask_again;
+        self
+    }
+
+    fn refused(&self, listed: &ListedChange) -> Option<&RefusedFile> {
+        if self.refused.is_empty() {
+            return None;
+        }
+        self.refused.get(&ObjectName::Change(listed.id).to_string())
+    }
+
     /// Whether a file was refused as it is, and need not be asked for again yet.
     fn is_settled(&self, listed: &ListedChange) -> bool {
-        if self.refused.is_empty() {
-            return false;
-        }
-        self.refused.get(&ObjectName::Change(listed.id).to_string()).is_some_and(|file| {
-            file.size == listed.size && file.etag == stamp_text(listed.stamp) && self.now_ms < file.retry_ms
-        })
+        !self.ask_again
+            && self.refused(listed).is_some_and(|file| {
+                file.size == listed.size && file.etag == stamp_text(listed.stamp) && self.now_ms < file.retry_ms
+            })
     }
 }
 
@@ -88,9 +102,15 @@ fn compare(conn: &Connection, listing: &Listing, pushed_seq: i64, known: Known) 
             missing += 1;
             logged = next_id(&mut rows)?;
         }
-        if logged == Some(listed.id) {
+        let is_logged = logged == Some(listed.id);
+        if is_logged {
             logged = next_id(&mut rows)?;
-        } else if known.bound < listed.id {
+        }
+        if is_logged && known.refused(listed).is_none() {
+            // A refused file is looked at again even if its change came another way: nobody is to hear of it for ever.
+            continue;
+        }
+        if !is_logged && known.bound < listed.id {
             let author = known.authors.get(&listed.id).cloned().unwrap_or_default();
             plan.waiting.push((listed.id, author));
         } else if !known.is_settled(listed) {

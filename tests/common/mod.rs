@@ -3,6 +3,7 @@
 
 pub mod dated_store;
 pub mod wall;
+pub mod pair;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 

@@ -93,7 +93,7 @@ fn honest_indexes_are_accepted() {
 fn every_table_of_chinook_is_accepted() {
     let db = Connection::open_in_memory().unwrap();
     db.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-    db.execute_batch(include_str!("../../../tests/data/chinook.sql")).unwrap();
+    db.execute_batch(include_str!("../../tests/data/chinook.sql")).unwrap();
     let sql = "SELECT name, tbl_name, sql FROM sqlite_schema WHERE sql IS NOT NULL ORDER BY type = 'index'";
     let mut statement = db.prepare(sql).unwrap();
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).unwrap();

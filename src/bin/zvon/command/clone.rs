@@ -1,0 +1,44 @@
+//! `zvon clone`: a new replica from a remote alone.
+
+use std::path::PathBuf;
+
+use serde::Serialize;
+use zvon::{Replica, SyncReport};
+
+use super::sync;
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::Answer;
+use crate::text;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The remote.
+    #[arg(value_name = "URL")]
+    url: String,
+
+    /// The database to make.
+    #[arg(value_name = "DB")]
+    database: Option<PathBuf>,
+}
+
+#[derive(Serialize)]
+struct Cloned<'a> {
+    database: String,
+    database_uuid: String,
+    #[serde(flatten)]
+    sync: &'a SyncReport,
+}
+
+pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
+    let place = context.place(args.database.as_deref())?;
+    let remote = context.named_remote(Some(&args.url))?.expect("a remote that is named is there");
+    let progress = Box::new(context.bars.callback());
+    let (replica, report) =
+        Replica::clone_from(&remote, &place.database, place.config.settings(), Some(progress)).await?;
+    replica.set_default_remote(remote.url())?;
+    let database = place.database.display().to_string();
+    let first = format!("{} is a replica now\n", text::plain(&database));
+    let cloned = Cloned { database, database_uuid: replica.database_uuid()?, sync: &report };
+    Ok(sync::answer(&cloned, &report, first))
+}

@@ -1,0 +1,63 @@
+//! One file a command: its arguments, the library call, the words for the answer. Prints through [`crate::output`] alone.
+
+mod clone;
+mod conflicts;
+mod demo;
+mod held;
+mod init;
+mod log;
+mod status;
+mod sync;
+mod track;
+mod untrack;
+mod verify;
+
+use clap::Subcommand;
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::Answer;
+
+/// What can be asked for.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make a replica of a database, new or existing; with --remote, save where it syncs.
+    Init(init::Args),
+    /// Start capturing the writes to tables, and record the rows they have.
+    Track(track::Args),
+    /// Stop capturing the writes to tables; their rows and their history stay.
+    Untrack(untrack::Args),
+    /// Pull, merge and push.
+    Sync(sync::Args),
+    /// Make a new replica, with its tables, from a remote, and save that remote.
+    Clone(clone::Args),
+    /// Show the replica, its tables and remotes, and what waits.
+    Status,
+    /// Show the history, newest first.
+    Log(log::Args),
+    /// Show what lost against a concurrent write, or bring it back.
+    Conflicts(conflicts::Args),
+    /// Show what is not shown in the tables, and why.
+    Held,
+    /// Check that the tables, and the remote, hold what the log says.
+    Verify(verify::Args),
+    /// See two replicas sync through a folder, in files to play with.
+    Demo(demo::Args),
+}
+
+/// Runs a command.
+pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure> {
+    match command {
+        Command::Init(args) => init::run(args, context),
+        Command::Track(args) => track::run(args, context).await,
+        Command::Untrack(args) => untrack::run(args, context).await,
+        Command::Sync(args) => sync::run(args, context).await,
+        Command::Clone(args) => clone::run(args, context).await,
+        Command::Status => status::run(context).await,
+        Command::Log(args) => log::run(args, context).await,
+        Command::Conflicts(args) => conflicts::run(args, context).await,
+        Command::Held => held::run(context).await,
+        Command::Verify(args) => verify::run(args, context).await,
+        Command::Demo(args) => demo::run(args, context).await,
+    }
+}

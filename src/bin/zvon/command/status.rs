@@ -1,0 +1,102 @@
+//! `zvon status`: a replica at a glance.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use zvon::{RemoteStatus, Status, TableStatus};
+
+use crate::context::Context;
+use crate::failure::Failure;
+use crate::output::Answer;
+use crate::text::{self, Lean};
+use crate::time;
+
+pub async fn run(context: &Context) -> Result<Answer, Failure> {
+    let (place, replica) = context.open()?;
+    let status = replica.status().await?;
+    Ok(Answer::new(&status, words(&status, &place.database)))
+}
+
+fn words(status: &Status, database: &Path) -> String {
+    let parts = [head(status, database), tables(&status.tables), remotes(&status.remotes), attention(status)];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+fn head(status: &Status, database: &Path) -> String {
+    let mut log = text::changes(status.changes);
+    if status.journal > 0 {
+        log += &format!(", and {} to be recorded", text::count(status.journal, "write", "writes"));
+    }
+    let remote = status.default_remote.as_deref().map_or_else(|| "none saved".to_owned(), text::plain);
+    let lines = [
+        ("database", text::plain(&database.display().to_string())),
+        ("replica", text::plain(&status.database_uuid)),
+        ("remote", remote),
+        ("log", log),
+    ];
+    let lines: Vec<Vec<String>> = lines.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    text::columns(0, &[Lean::Left; 2], &lines)
+}
+
+fn tables(tables: &[TableStatus]) -> String {
+    if tables.is_empty() {
+        return "No table is tracked: `zvon track --all` starts it.\n".to_owned();
+    }
+    let mut lines = vec![vec!["TABLE".to_owned(), "ROWS".to_owned(), "HELD".to_owned()]];
+    lines.extend(tables.iter().map(|table| {
+        let notice = text::plain(&table.notice);
+        let note = match (table.tracked, notice.is_empty()) {
+            (true, _) => notice,
+            (false, true) => "not tracked now".to_owned(),
+            (false, false) => format!("not tracked now; {notice}"),
+        };
+        vec![text::plain(&table.name), table.rows.to_string(), table.held.to_string(), note]
+    }));
+    text::columns(0, &[Lean::Left, Lean::Right, Lean::Right, Lean::Left], &lines)
+}
+
+fn remotes(remotes: &[RemoteStatus]) -> String {
+    if remotes.is_empty() {
+        return String::new();
+    }
+    let mut lines = vec![["REMOTE", "TO PUSH", "LAST SYNC", "LAYOUT"].map(str::to_owned).to_vec()];
+    lines.extend(remotes.iter().map(|remote| {
+        let last = if remote.last_sync_ms == 0 { "never".to_owned() } else { time::utc(remote.last_sync_ms) };
+        vec![text::plain(&remote.url), remote.to_push.to_string(), last, text::plain(&remote.layout)]
+    }));
+    text::columns(0, &[Lean::Left, Lean::Right, Lean::Left, Lean::Left], &lines)
+}
+
+/// What the user should look at, a line each.
+fn attention(status: &Status) -> String {
+    let mut lines = Vec::new();
+    let mut when = |number: u64, line: String| lines.extend((number > 0).then_some(line));
+    let conflicts = text::count(status.conflicts, "write", "writes");
+    when(status.conflicts, format!("{conflicts} lost against a concurrent one: see `zvon conflicts`"));
+    when(status.held, format!("{} held, not shown: see `zvon held`", text::rows(status.held)));
+    when(status.unknown, format!("{} of tables or columns not here: see `zvon held`", text::changes(status.unknown)));
+    when(status.unmerged, format!("{} to be merged by the next sync", text::changes(status.unmerged)));
+    lines.extend(status.oversize.iter().map(|change| {
+        let (id, table) = (text::plain(&change.id), text::plain(&change.table));
+        format!("change {id} of {table} ({}) is too large for a remote", text::bytes(change.bytes))
+    }));
+    lines.extend(status.remotes.iter().flat_map(on_remote));
+    lines.extend(status.clocks.iter().chain(&status.notices).map(|sentence| text::plain(sentence)));
+    lines.iter().fold(String::new(), |mut out, line| {
+        let _ = writeln!(out, "! {line}");
+        out
+    })
+}
+
+fn on_remote(remote: &RemoteStatus) -> Vec<String> {
+    let url = text::plain(&remote.url);
+    let waiting = remote.waiting.iter().map(|waiting| {
+        let (changes, author) = (text::changes(waiting.changes), text::author(&waiting.author, false));
+        format!("{url}: {changes} of {author} wait, made by a clock up to {} ahead", time::span(waiting.ahead_ms))
+    });
+    let rejected = remote.rejected.iter().map(|file| {
+        let (name, reason) = (text::plain(&file.name), text::plain(&file.reason));
+        format!("{url}: {name} ({}) cannot be read: {reason}", text::bytes(file.bytes))
+    });
+    waiting.chain(rejected).collect()
+}

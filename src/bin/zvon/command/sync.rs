@@ -1,0 +1,161 @@
+//! `zvon sync`: pulls, merges and pushes.
+
+use std::fmt::Write as _;
+
+use clap::ValueEnum;
+use serde::Serialize;
+use zvon::{SyncOptions, SyncReport};
+
+use crate::context::Context;
+use crate::failure::{Exit, Failure};
+use crate::output::Answer;
+use crate::{text, time};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The remote, where it is not the one that is set.
+    #[arg(value_name = "URL")]
+    url: Option<String>,
+
+    /// Compare everything with the remote, and put back what it lost.
+    #[arg(long)]
+    full: bool,
+
+    /// How to join a remote that holds other replicas' rows, for a replica with rows of its own:
+    /// `same`, rows with the same key are the same row.
+    #[arg(long, value_name = "HOW", hide_possible_values = true)]
+    join: Option<Join>,
+
+    /// How the remote stores changes from now on: `files`, one file a change, for the plainest readers, or `packs`.
+    #[arg(long, value_name = "LAYOUT", hide_possible_values = true)]
+    layout: Option<Layout>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Join {
+    Same,
+    Separate,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Layout {
+    Files,
+    Packs,
+}
+
+pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
+    let options = options(args)?;
+    let (place, replica) = context.open()?;
+    let remote = context.remote(&place, &replica, args.url.as_deref())?;
+    let report = replica.sync(&remote, &options).await?;
+    Ok(answer(&report, &report, String::new()))
+}
+
+fn options(args: &Args) -> Result<SyncOptions, Failure> {
+    let mut options = SyncOptions::default();
+    options.full = args.full;
+    options.join = match args.join {
+        None => None,
+        Some(Join::Same) => Some(zvon::Join::Same),
+        Some(Join::Separate) => {
+            return Err(Failure::usage("--join separate comes with a later version; --join same is there now"));
+        }
+    };
+    options.layout = args.layout.map(|layout| match layout {
+        Layout::Files => zvon::Layout::Files,
+        Layout::Packs => zvon::Layout::Packs,
+    });
+    Ok(options)
+}
+
+/// The answer of a sync, which `data` tells to programs, and `first` to people before the sync itself.
+pub fn answer(data: &impl Serialize, report: &SyncReport, first: String) -> Answer {
+    Answer::summary(data, first + &words(report)).warn(warnings(report)).exit(exit(report))
+}
+
+/// What was left undone goes before what could not be read.
+fn exit(report: &SyncReport) -> Exit {
+    match (report.oversize.is_empty(), report.newly_rejected.is_empty()) {
+        (false, _) => Exit::Failed,
+        (true, false) => Exit::Rejected,
+        (true, true) => Exit::Done,
+    }
+}
+
+fn words(report: &SyncReport) -> String {
+    let remote = text::plain(&report.remote);
+    let elapsed = time::span(report.elapsed_ms);
+    let mut out = String::new();
+    if (report.pulled, report.pushed, report.merged) == (0, 0, 0) {
+        let _ = writeln!(out, "Up to date with {remote} ({elapsed})");
+    } else {
+        let (pulled, merged) = (text::changes(report.pulled), report.merged);
+        let _ = writeln!(out, "Synced with {remote} ({elapsed})");
+        let _ = writeln!(out, "  pulled {pulled}, merged {merged}, pushed {}", report.pushed);
+    }
+    for line in remarks(report) {
+        let _ = writeln!(out, "  {line}");
+    }
+    out
+}
+
+/// What else happened, a line each.
+fn remarks(report: &SyncReport) -> Vec<String> {
+    let mut lines = Vec::new();
+    let mut when = |number: u64, line: String| lines.extend((number > 0).then_some(line));
+    let conflicts = text::count(report.conflicts, "write lost", "writes lost");
+    when(
+        report.conflicts,
+        format!("{conflicts} against a concurrent one: `zvon conflicts` shows what, and the way back"),
+    );
+    when(report.held, format!("{} held, not shown: `zvon held` says why", text::rows(report.held)));
+    when(
+        report.waiting,
+        format!("{} from a clock ahead of this one wait: see `zvon status`", text::changes(report.waiting)),
+    );
+    when(report.redated, format!("{} made under a wrong clock got new times", text::changes(report.redated)));
+    let healed = text::count(report.healed, "file", "files");
+    when(report.healed, format!("{healed} had gone from the remote, and were put back"));
+    let known = report.rejected.saturating_sub(report.newly_rejected.len() as u64);
+    let unread = text::count(known, "file", "files");
+    when(known, format!("{unread} on the remote still cannot be read: see `zvon status`"));
+    lines.extend(report.notices.iter().map(|notice| format!("note: {}", text::plain(notice))));
+    lines
+}
+
+/// What must be noticed, a sentence each.
+fn warnings(report: &SyncReport) -> Vec<String> {
+    let oversize = report.oversize.iter().map(|change| {
+        let size = text::bytes(change.bytes);
+        format!("change {} of {} ({size}) is too large for the remote and stays here", change.id, change.table)
+    });
+    let rejected = report.newly_rejected.iter().map(|file| {
+        format!("{} on the remote ({}) cannot be read: {}", file.name, text::bytes(file.bytes), file.reason)
+    });
+    oversize.chain(rejected).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sync_says_what_it_did() {
+        let mut report = SyncReport::default();
+        report.remote = "file:///tmp/shared".to_owned();
+        report.elapsed_ms = 12;
+        assert_eq!(words(&report), "Up to date with file:///tmp/shared (12 ms)\n");
+        report.pulled = 1;
+        report.merged = 1;
+        report.pushed = 2;
+        report.conflicts = 1;
+        report.held = 2;
+        assert_eq!(
+            words(&report),
+            "Synced with file:///tmp/shared (12 ms)\n  pulled 1 change, merged 1, pushed 2\n  \
+             1 write lost against a concurrent one: `zvon conflicts` shows what, and the way back\n  \
+             2 rows held, not shown: `zvon held` says why\n"
+        );
+        assert_eq!(exit(&report), Exit::Done);
+    }
+}

@@ -1,0 +1,190 @@
+//! `zvon.toml`: what it may say, and what is told where it says something else. Decides no precedence.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use zvon::Settings;
+
+use crate::failure::Failure;
+
+/// The file's name, beside the database.
+pub const FILE_NAME: &str = "zvon.toml";
+
+/// The settings of one folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// The database, from the file's own folder.
+    pub db: Option<PathBuf>,
+    /// The remote; a plain path counts from the file's own folder.
+    pub remote: Option<String>,
+    max_clock_drift: Option<Span>,
+    max_object_size: Option<Size>,
+}
+
+impl Config {
+    /// Reads the file of a folder; one that is not there says nothing.
+    pub fn read(folder: &Path) -> Result<Self, Failure> {
+        let path = folder.join(FILE_NAME);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(parse(&path, &text)?.within(folder)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
+            Err(error) => Err(Failure::io(format!("{}: the settings cannot be read", path.display()), &error)),
+        }
+    }
+
+    /// These settings, and where they are silent the other ones.
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            db: self.db.or(other.db),
+            remote: self.remote.or(other.remote),
+            max_clock_drift: self.max_clock_drift.or(other.max_clock_drift),
+            max_object_size: self.max_object_size.or(other.max_object_size),
+        }
+    }
+
+    /// What the library is to be told.
+    pub fn settings(&self) -> Settings {
+        let mut settings = Settings::default();
+        if let Some(Span(drift)) = self.max_clock_drift {
+            settings.max_clock_drift = drift;
+        }
+        if let Some(Size(bytes)) = self.max_object_size {
+            settings.max_object_bytes = bytes;
+        }
+        settings
+    }
+
+    fn within(mut self, folder: &Path) -> Self {
+        self.db = self.db.map(|db| folder.join(db));
+        self.remote = self.remote.map(|remote| from_folder(&remote, folder));
+        self
+    }
+}
+
+/// A remote that is a plain path, seen from a folder; anything else as it is.
+pub fn from_folder(remote: &str, folder: &Path) -> String {
+    if remote.is_empty() || has_scheme(remote) {
+        return remote.to_owned();
+    }
+    let path = folder.join(remote);
+    std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+}
+
+/// Whether a text begins like a URL. One letter before the colon is a drive.
+fn has_scheme(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(scheme, _)| {
+        scheme.len() > 1
+            && scheme.starts_with(|c: char| c.is_ascii_alphabetic())
+            && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte))
+    })
+}
+
+fn parse(path: &Path, text: &str) -> Result<Config, Failure> {
+    toml::from_str(text).map_err(|error| {
+        let start = error.span().map_or(0, |span| span.start);
+        let line = text.bytes().take(start).filter(|&byte| byte == b'\n').count() + 1;
+        let why = error.message().replace("unknown field", "unknown key");
+        Failure::usage(format!("{}, line {line}: {why}", path.display()))
+    })
+}
+
+/// A span of time such as `24h`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Span(Duration);
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        const UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("m", 60), ("h", 3600), ("d", 86_400)];
+        let wrong = || format!("{text:?} is not a span of time such as \"24h\" (units: s, m, h, d)");
+        quantity(&text, UNITS).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(wrong)
+    }
+}
+
+/// A number of bytes such as `256MiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+struct Size(u64);
+
+impl TryFrom<String> for Size {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        const UNITS: &[(&str, u64)] = &[
+            ("B", 1),
+            ("KiB", 1 << 10),
+            ("MiB", 1 << 20),
+            ("GiB", 1 << 30),
+            ("kB", 1000),
+            ("KB", 1000),
+            ("MB", 1_000_000),
+            ("GB", 1_000_000_000),
+        ];
+        let wrong = || format!("{text:?} is not a size such as \"256MiB\" (units: B, KiB, MiB, GiB, kB, MB, GB)");
+        quantity(&text, UNITS).filter(|&bytes| bytes > 0).map(Self).ok_or_else(wrong)
+    }
+}
+
+/// A whole number and its unit, as a multiple of the smallest unit.
+fn quantity(text: &str, units: &[(&str, u64)]) -> Option<u64> {
+    let text = text.trim();
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(end);
+    let &(_, factor) = units.iter().find(|(name, _)| *name == unit.trim())?;
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> String {
+        match parse(Path::new("zvon.toml"), text) {
+            Err(Failure::Error(told)) => told.message,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "db = 'a.db'\nremote = 's3://b/p'\nmax_clock_drift = '90m'\nmax_object_size = '1 MiB'\n";
+        let config = parse(Path::new("zvon.toml"), text).unwrap().within(Path::new("/home/me"));
+        assert_eq!(config.db.as_deref(), Some(Path::new("/home/me/a.db")));
+        assert_eq!(config.remote.as_deref(), Some("s3://b/p"));
+        assert_eq!(config.settings().max_clock_drift, Duration::from_secs(5400));
+        assert_eq!(config.settings().max_object_bytes, 1 << 20);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        let message = refused("# mine\n\nremot = 's3://b'\n");
+        assert!(message.starts_with("zvon.toml, line 3: unknown key `remot`, expected one of"), "{message}");
+        assert!(refused("db = 'a'\nmax_clock_drift = 'a while'").starts_with("zvon.toml, line 2: \"a while\" is not"));
+        assert!(refused("max_object_size = '0B'").contains("not a size"));
+        assert!(refused("max_object_size = '99999999999GiB'").contains("not a size"));
+        assert!(refused("db = ").starts_with("zvon.toml, line 1: "));
+    }
+
+    #[test]
+    fn only_plain_paths_count_from_the_folder() {
+        let folder = Path::new("/home/me");
+        assert_eq!(from_folder("shared", folder), "/home/me/shared");
+        assert_eq!(from_folder("/mnt/shared", folder), "/mnt/shared");
+        assert_eq!(from_folder("file:///mnt/shared", folder), "file:///mnt/shared");
+        assert_eq!(from_folder("s3:/typo", folder), "s3:/typo");
+    }
+
+    #[test]
+    fn the_nearer_file_goes_first() {
+        let near = Config { remote: Some("near".into()), ..Config::default() };
+        let far = Config { db: Some("far.db".into()), remote: Some("far".into()), ..Config::default() };
+        let both = near.or(far);
+        assert_eq!((both.remote.as_deref(), both.db), (Some("near"), Some("far.db".into())));
+    }
+}

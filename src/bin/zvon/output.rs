@@ -1,0 +1,154 @@
+//! Where an answer goes: text or one JSON document on stdout, diagnostics on stderr. Decides nothing about either.
+
+use std::fmt::Write as _;
+use std::io::{self, Write as _};
+
+use serde::Serialize;
+
+use crate::cli::Global;
+use crate::failure::{Exit, Failure, Told};
+use crate::text;
+
+/// What a command has to say.
+#[derive(Debug)]
+pub struct Answer {
+    json: String,
+    text: String,
+    summary: bool,
+    warnings: Vec<String>,
+    exit: Exit,
+}
+
+impl Answer {
+    /// What the user asked to see: data for programs, text for people.
+    pub fn new(data: &impl Serialize, text: String) -> Self {
+        Self { json: json(data), text, summary: false, warnings: Vec::new(), exit: Exit::Done }
+    }
+
+    /// A word on what was done, which `--quiet` leaves out.
+    pub fn summary(data: &impl Serialize, text: String) -> Self {
+        Self { summary: true, ..Self::new(data, text) }
+    }
+
+    /// What must be noticed even where stdout goes elsewhere, a sentence each.
+    pub fn warn(mut self, warnings: Vec<String>) -> Self {
+        self.warnings = warnings;
+        self
+    }
+
+    /// How the process ends, where that is not well.
+    pub fn exit(mut self, exit: Exit) -> Self {
+        self.exit = exit;
+        self
+    }
+}
+
+/// How to print.
+#[derive(Debug, Clone, Copy)]
+pub struct Output {
+    pub json: bool,
+    pub quiet: bool,
+}
+
+impl Output {
+    pub fn new(global: &Global) -> Self {
+        Self { json: global.json, quiet: global.quiet }
+    }
+
+    /// Prints an answer and says how the process ends.
+    pub fn answer(self, answer: &Answer) -> Exit {
+        for warning in &answer.warnings {
+            complain(&format!("warning: {}\n", text::plain(warning)));
+        }
+        let result = match self.json {
+            true => write_out(&document(&answer.json)),
+            false if self.quiet && answer.summary => Ok(()),
+            false => write_out(&answer.text),
+        };
+        match result {
+            Ok(()) | Err(Failure::BrokenPipe) => answer.exit,
+            Err(failure) => self.failure(&failure),
+        }
+    }
+
+    /// Prints an error and says how the process ends.
+    pub fn failure(self, failure: &Failure) -> Exit {
+        let Failure::Error(told) = failure else { return Exit::Done };
+        complain(&sentence(told));
+        if self.json {
+            // A stdout that is gone leaves only stderr, which has been told.
+            let _ = write_out(&document(&json(&Errors { error: told })));
+        }
+        told.exit
+    }
+
+    /// Prints a part of a longer story, unless the answer is to be JSON.
+    pub fn tell(self, part: &str) -> Result<(), Failure> {
+        if self.json || self.quiet { Ok(()) } else { write_out(part) }
+    }
+}
+
+/// An error with its causes, a line each.
+fn sentence(told: &Told) -> String {
+    let mut out = format!("error: {}\n", text::plain(&told.message));
+    for cause in &told.causes {
+        let _ = writeln!(out, "  because: {}", text::plain(cause));
+    }
+    out
+}
+
+/// An error as JSON has it.
+#[derive(Serialize)]
+struct Errors<'a> {
+    error: &'a Told,
+}
+
+fn json(data: &impl Serialize) -> String {
+    serde_json::to_string_pretty(data).expect("reports have no map whose keys are not text")
+}
+
+/// A JSON document on lines of its own. What could drive a terminal only occurs within its strings, where it can be written as an escape.
+fn document(json: &str) -> String {
+    let mut out = String::with_capacity(json.len() + 1);
+    for c in json.chars() {
+        match c {
+            c if c != '\n' && text::is_unsafe(c) => {
+                let _ = write!(out, "\\u{:04x}", u32::from(c));
+            }
+            c => out.push(c),
+        }
+    }
+    out.push('\n');
+    out
+}
+
+fn write_out(text: &str) -> Result<(), Failure> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| Failure::stdout(&error))
+}
+
+/// Writes to stderr; a stderr that is closed is nobody's to be told of.
+fn complain(text: &str) {
+    let _ = io::stderr().lock().write_all(text.as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_error_is_a_sentence_and_its_causes() {
+        let causes = vec!["disk I/O error".to_owned(), "EIO\n".to_owned()];
+        let told = Told { exit: Exit::Failed, kind: "database", message: "a.db cannot be read".to_owned(), causes };
+        assert_eq!(sentence(&told), "error: a.db cannot be read\n  because: disk I/O error\n  because: EIO\\n\n");
+    }
+
+    #[test]
+    fn a_document_stays_json_and_drives_no_terminal() {
+        let json = serde_json::to_string_pretty(&serde_json::json!({ "a": "\u{9b}31m\u{7f}\u{202e}ü" })).unwrap();
+        let document = document(&json);
+        assert!(document.chars().all(|c| c == '\n' || !text::is_unsafe(c)), "{document:?}");
+        let read: serde_json::Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(read["a"], "\u{9b}31m\u{7f}\u{202e}ü");
+    }
+}

@@ -1,0 +1,10 @@
+//! The command line, tried through the real binary as a user or a script would.
+
+mod commands;
+mod demo;
+mod help;
+mod interrupt;
+mod place;
+mod settings;
+mod sync;
+mod usage;

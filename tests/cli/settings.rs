@@ -1,0 +1,120 @@
+//! Where the database, the remote and the limits come from: flag, environment, `zvon.toml`, what `init` saved.
+
+use crate::place::{Place, Ran, ran};
+
+/// Syncs with an environment of two variables, and says which folder it went to.
+fn remote_of(ran: Ran) -> String {
+    let remote = ran.ended(0).json()["remote"].as_str().unwrap().to_owned();
+    remote.rsplit('/').next().unwrap().to_owned()
+}
+
+#[test]
+fn remotes_go_by_precedence() {
+    let place = Place::with_notes();
+    let sync = ["--json", "--db", "notes.db", "sync"];
+    assert_eq!(remote_of(place.run(sync)), "shared");
+    place.write("zvon.toml", "remote = 'from-toml'\n");
+    assert_eq!(remote_of(place.run(sync)), "from-toml");
+    assert_eq!(remote_of(ran(place.zvon().env("ZVON_REMOTE", "from-env").args(sync))), "from-env");
+    assert_eq!(remote_of(ran(place.zvon().env("ZVON_REMOTE", "").args(sync))), "from-toml");
+    let with_flag = ["--json", "--db", "notes.db", "sync", "--remote", "from-flag"];
+    assert_eq!(remote_of(ran(place.zvon().env("ZVON_REMOTE", "from-env").args(with_flag))), "from-flag");
+    let with_url = ["--json", "--db", "notes.db", "sync", "from-argument"];
+    assert_eq!(remote_of(ran(place.zvon().env("ZVON_REMOTE", "from-env").args(with_url))), "from-argument");
+    let saved = place.json(&["--db", "notes.db", "status"]);
+    assert!(saved["default_remote"].as_str().unwrap().ends_with("/shared"), "{saved:#}");
+}
+
+#[test]
+fn only_the_flag_of_init_is_saved() {
+    let place = Place::new();
+    place.write("zvon.toml", "remote = 'from-toml'\n");
+    let done = ran(place.zvon().env("ZVON_REMOTE", "from-env").args(["--json", "init", "a.db"])).ended(0).json();
+    assert_eq!(done["default_remote"], serde_json::Value::Null);
+}
+
+#[test]
+fn databases_go_by_precedence() {
+    let place = Place::new();
+    let uuid = |name: &str| place.json(&["init", name])["database_uuid"].clone();
+    let (flag, env, toml) = (uuid("flag.db"), uuid("env.db"), uuid("toml.db"));
+    place.write("zvon.toml", "db = 'toml.db'\n");
+    assert_eq!(place.json(&["status"])["database_uuid"], toml);
+    let from_env = ran(place.zvon().env("ZVON_DB", "env.db").args(["--json", "status"]));
+    assert_eq!(from_env.ended(0).json()["database_uuid"], env);
+    let from_flag = ran(place.zvon().env("ZVON_DB", "env.db").args(["--json", "status", "--db", "flag.db"]));
+    assert_eq!(from_flag.ended(0).json()["database_uuid"], flag);
+}
+
+#[test]
+fn paths_in_a_settings_file_count_from_its_folder() {
+    let place = Place::new();
+    place.write("data/zvon.toml", "remote = 'shared'\n");
+    place.run(["init", "data/a.db"]).ended(0);
+    place.run(["sync", "--db", "data/a.db"]).ended(0);
+    assert!(place.path("data/shared").is_dir() && !place.path("shared").exists());
+}
+
+#[test]
+fn the_file_beside_the_database_goes_before_the_one_that_names_it() {
+    let place = Place::new();
+    place.write("zvon.toml", "db = 'data/a.db'\nremote = 'far'\n");
+    place.write("data/zvon.toml", "");
+    place.run(["init"]).ended(0);
+    assert_eq!(remote_of(place.run(["--json", "sync"])), "far");
+    place.write("data/zvon.toml", "remote = 'near'\n");
+    assert_eq!(remote_of(place.run(["--json", "sync"])), "near");
+    // Named by its path, the database has only what lies beside it.
+    place.write("data/zvon.toml", "");
+    place.run(["sync", "--db", "data/a.db"]).refused(2, &["no remote"]);
+}
+
+#[test]
+fn relative_remotes_are_saved_as_what_they_meant() {
+    let place = Place::with_notes();
+    place.write("elsewhere/empty", "");
+    let mut command = place.zvon();
+    command.current_dir(place.path("elsewhere")).args(["--db", "../notes.db", "sync"]);
+    ran(&mut command).ended(0);
+    assert!(place.path("shared").is_dir() && !place.path("elsewhere/shared").exists());
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_file_and_line() {
+    let place = Place::with_notes();
+    place.write("zvon.toml", "# mine\nremot = 'shared'\n");
+    place.run(["--db", "notes.db", "status"]).refused(2, &["zvon.toml, line 2", "`remot`", "`remote`"]);
+    place.write("zvon.toml", "max_clock_drift = 'a while'\n");
+    place.run(["--db", "notes.db", "status"]).refused(2, &["zvon.toml, line 1", "a while", "24h"]);
+    place.write("zvon.toml", "db = [");
+    place.run(["--db", "notes.db", "status"]).refused(2, &["zvon.toml, line 1"]);
+}
+
+#[test]
+fn the_largest_object_is_a_setting() {
+    let place = Place::with_notes();
+    place.run(["--db", "notes.db", "sync"]).ended(0);
+    place.write("zvon.toml", "max_object_size = '1KiB'\n");
+    place.sql("notes.db", "UPDATE notes SET body = printf('%.*c', 5000, 'x') WHERE id = 'a'");
+    place.sql("notes.db", "UPDATE notes SET body = 'small' WHERE id = 'b'");
+    let ran = place.run(["--json", "--db", "notes.db", "sync"]).ended(1);
+    let report = ran.json();
+    assert_eq!((report["pushed"].as_u64(), report["oversize"].as_array().unwrap().len()), (Some(1), 1), "{ran:#?}");
+    assert_eq!(report["oversize"][0]["table"], "notes");
+    assert!(ran.stderr.starts_with("warning: change "), "{ran:#?}");
+    place.write("zvon.toml", "");
+    assert_eq!(place.json(&["--db", "notes.db", "sync"])["pushed"], 1);
+}
+
+#[test]
+fn logs_go_to_stderr_and_only_when_asked_for() {
+    let place = Place::with_notes();
+    assert_eq!(place.run(["--db", "notes.db", "sync"]).ended(0).stderr, "");
+    for ran in [
+        place.run(["--json", "-vv", "--db", "notes.db", "sync"]),
+        ran(place.zvon().env("RUST_LOG", "zvon=trace").args(["--json", "--db", "notes.db", "sync"])),
+    ] {
+        ran.ended(0).json();
+    }
+    ran(place.zvon().env("RUST_LOG", "zvon=loud").args(["--db", "notes.db", "status"])).refused(2, &["RUST_LOG"]);
+}

@@ -1,0 +1,183 @@
+//! Constraints at merge: a row that one keeps out is held with its reason, the rest merges, and it is shown once it can be.
+
+mod common;
+
+use common::*;
+use zvon::Replica;
+
+/// The held rows: table, key, reason.
+async fn held(replica: &Replica) -> Vec<String> {
+    let rows = replica.held().await.unwrap().rows;
+    rows.into_iter().map(|held| format!("{}/{} {}", held.table, held.row, held.reason)).collect()
+}
+
+#[tokio::test]
+async fn a_row_that_its_table_refuses_is_held() {
+    // The sender's table takes anything; the receiver's own is stricter.
+    let loose = "CREATE TABLE t (id TEXT PRIMARY KEY, v, w)";
+    for (strict, bad, good, reason) in [
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v NOT NULL, w)", "NULL", "2", "not null"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v CHECK (v < 10), w)", "10", "2", "check"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v INTEGER, w ANY) STRICT", "'text'", "2", "type"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE, w)", "1", "2", "unique"),
+        (
+            "CREATE TABLE t (id TEXT PRIMARY KEY, v, w); CREATE INDEX t_v ON t (json_extract(v, '$.a'))",
+            "'{'",
+            "2",
+            "other",
+        ),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v CHECK (json(v) IS NOT NULL), w)", "'{'", "2", "other"),
+    ] {
+        let (a, b, remote) = (replica(loose).await, replica(strict).await, fresh_remote());
+        run(&a, &format!("INSERT INTO t VALUES ('a', 1, 1), ('b', {bad}, 2), ('c', 3, 3)"));
+        sync(&a, &remote).await;
+        let report = sync(&b, &remote).await;
+        assert_eq!((report.merged, report.held), (3, 1), "{strict}");
+        assert_eq!(table(&b, "t"), ["'a'|1|1", "'c'|3|3"], "{strict}");
+        assert_eq!(held(&b).await, [format!("t/b {reason}")], "{strict}");
+        assert_verified(&b, &remote).await;
+
+        run(&a, "UPDATE t SET w = 4 WHERE id = 'b'");
+        sync(&a, &remote).await;
+        assert_eq!(sync(&b, &remote).await.held, 1, "{strict}");
+        run(&a, &format!("UPDATE t SET v = {good} WHERE id = 'b'"));
+        sync(&a, &remote).await;
+        assert_eq!(sync(&b, &remote).await.held, 0, "{strict}");
+        assert_eq!(table(&b, "t"), ["'a'|1|1", "'b'|2|4", "'c'|3|3"], "{strict}");
+
+        // A row that is shown and becomes bad is taken out, and comes back when it is good again.
+        run(&a, &format!("UPDATE t SET v = {bad} WHERE id = 'b'"));
+        sync(&a, &remote).await;
+        assert_eq!(sync(&b, &remote).await.held, 1, "{strict}");
+        assert_eq!(table(&b, "t"), ["'a'|1|1", "'c'|3|3"], "{strict}");
+        run(&a, &format!("UPDATE t SET v = {good} WHERE id = 'b'"));
+        sync(&a, &remote).await;
+        assert_eq!(sync(&b, &remote).await.held, 0, "{strict}");
+        assert_eq!(table(&a, "t"), table(&b, "t"), "{strict}");
+        assert_verified(&b, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn columns_that_nobody_wrote_have_their_defaults() {
+    let (a, b, remote) = (
+        replica("CREATE TABLE t (id TEXT PRIMARY KEY, v)").await,
+        replica("CREATE TABLE t (id TEXT PRIMARY KEY, v, n TEXT NOT NULL DEFAULT 'here', m NOT NULL DEFAULT 7)").await,
+        fresh_remote(),
+    );
+    run(&a, "INSERT INTO t VALUES ('a', 1)");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "t"), ["'a'|1|'here'|7"]);
+    run(&b, "UPDATE t SET n = 'changed'");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "t"), ["'a'|1"]);
+}
+
+#[tokio::test]
+async fn two_replicas_that_take_one_unique_value() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, email TEXT UNIQUE COLLATE NOCASE, n)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO t VALUES ('a', 'same@x', 1), ('a2', 'a@x', 1)");
+    run(&b, "INSERT INTO t VALUES ('b', 'SAME@x', 2), ('b2', 'b@x', 2)");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        let (shown, out) = (table(replica, "t").len(), held(replica).await);
+        assert_eq!((shown, out.len()), (3, 1), "{out:?}");
+        assert!(out[0].ends_with(" unique"), "{out:?}");
+        assert!(table(replica, "t").iter().any(|row| row.contains("'a2'")));
+        assert!(table(replica, "t").iter().any(|row| row.contains("'b2'")));
+    }
+    // Whoever is shown gives the value up, and all are shown everywhere.
+    run(&a, "UPDATE t SET email = 'other@x' WHERE id IN ('a', 'b')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_eq!(table(replica, "t").len(), 4);
+    }
+    assert_eq!(table(&a, "t"), table(&b, "t"));
+}
+
+#[tokio::test]
+async fn unique_values_can_be_swapped_and_passed_on() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, place INTEGER UNIQUE, n)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO t VALUES ('a', 1, 0), ('b', 2, 0), ('c', 3, 0), ('d', 4, 0)");
+    converge(&[&a, &b], &remote).await;
+    run(&a, "UPDATE t SET place = -place; UPDATE t SET place = -place % 4 + 1");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "t"), ["'a'|2|0", "'b'|3|0", "'c'|4|0", "'d'|1|0"]);
+    run(
+        &a,
+        "DELETE FROM t WHERE id = 'a'; INSERT INTO t VALUES ('e', 2, 0); UPDATE t SET place = 9 WHERE id = 'b'; UPDATE t SET place = 3 WHERE id = 'c'",
+    );
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "t"), ["'b'|9|0", "'c'|3|0", "'d'|1|0", "'e'|2|0"]);
+    run(&a, "REPLACE INTO t VALUES ('f', 9, 1); UPDATE OR REPLACE t SET place = 3 WHERE id = 'f'");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "t"), ["'d'|1|0", "'e'|2|0", "'f'|3|1"]);
+    assert_eq!(table(&a, "t"), table(&b, "t"));
+    assert_eq!(held(&b).await, [] as [&str; 0]);
+}
+
+const FAMILY: &str = "CREATE TABLE parent (id TEXT PRIMARY KEY, code TEXT UNIQUE, v);
+    CREATE TABLE child (id TEXT PRIMARY KEY, p TEXT REFERENCES parent ON DELETE CASCADE, c TEXT REFERENCES parent (code));
+    CREATE TABLE grandchild (id TEXT PRIMARY KEY, c TEXT NOT NULL REFERENCES child)";
+
+#[tokio::test]
+async fn a_child_without_its_parent_is_held_until_it_comes() {
+    let (a, b, remote) = (replica(FAMILY).await, replica(FAMILY).await, fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, "PRAGMA foreign_keys = ON");
+    }
+    run(&a, "INSERT INTO parent VALUES ('p', 'code', 1)");
+    converge(&[&a, &b], &remote).await;
+    // One deletes the parent while the other gives it children.
+    run(&a, "DELETE FROM parent");
+    run(
+        &b,
+        "INSERT INTO child VALUES ('c1', 'p', NULL), ('c2', NULL, 'code'), ('c3', NULL, NULL); INSERT INTO grandchild VALUES ('g', 'c1')",
+    );
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, ["child/c1 foreign key", "child/c2 foreign key", "grandchild/g foreign key"]);
+        assert_eq!(table(replica, "child"), ["'c3'|NULL|NULL"]);
+        assert_eq!(rows(&replica.connection(), "PRAGMA foreign_key_check"), [] as [&str; 0]);
+    }
+    run(&a, "INSERT INTO parent VALUES ('p', 'code', 2)");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_eq!(table(replica, "grandchild"), ["'g'|'c1'"]);
+    }
+    assert_eq!(table(&a, "child"), table(&b, "child"));
+    assert_eq!(table(&a, "child").len(), 3);
+}
+
+#[tokio::test]
+async fn rows_in_a_circle_merge() {
+    let schema = "CREATE TABLE node (id TEXT PRIMARY KEY, next TEXT REFERENCES node DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE one (id TEXT PRIMARY KEY, two TEXT REFERENCES two DEFERRABLE INITIALLY DEFERRED);
+        CREATE TABLE two (id TEXT PRIMARY KEY, one TEXT REFERENCES one DEFERRABLE INITIALLY DEFERRED)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, "PRAGMA foreign_keys = ON");
+    }
+    run(
+        &a,
+        "BEGIN; INSERT INTO node VALUES ('self', 'self'), ('x', 'y'), ('y', 'z'), ('z', 'x');
+        INSERT INTO one VALUES ('1', '2'); INSERT INTO two VALUES ('2', '1'); COMMIT",
+    );
+    let report = {
+        sync(&a, &remote).await;
+        sync(&b, &remote).await
+    };
+    assert_eq!((report.merged, report.held), (6, 0));
+    for name in ["node", "one", "two"] {
+        assert_eq!(table(&a, name), table(&b, name), "{name}");
+    }
+    run(&b, "BEGIN; DELETE FROM node WHERE id <> 'self'; DELETE FROM one; DELETE FROM two; COMMIT");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "node"), ["'self'|'self'"]);
+    assert_eq!(held(&a).await, [] as [&str; 0]);
+}
