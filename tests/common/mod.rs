@@ -2,8 +2,8 @@
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 pub mod dated_store;
-pub mod wall;
 pub mod pair;
+pub mod wall;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
