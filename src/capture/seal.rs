@@ -93,6 +93,7 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     if batch.rows > 0 {
         conn.prepare_cached("DELETE FROM ZV_JOURNAL WHERE seq <= ?1")?.execute([last])?;
     }
+    log.write_sequence()?;
     Ok(batch)
 }
 

@@ -49,7 +49,7 @@ impl Capture<'_> {
         let mut triggers = vec![
             self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT, "NEW")),
             self.trigger("delete", "AFTER DELETE", "", &self.record_delete()),
-            self.trigger("rekey", "AFTER UPDATE", &self.key_changed(), &self.record_rekey()),
+            self.trigger("rekey", &self.on_key_update(), &self.key_changed(), &self.record_rekey()),
         ];
         if !self.columns.is_empty() {
             let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
@@ -107,6 +107,14 @@ impl Capture<'_> {
     /// A change of key is a delete and an insert.
     fn record_rekey(&self) -> String {
         format!("{} {}", self.record_delete(), self.record_row(op::INSERT, "NEW"))
+    }
+
+    /// Fires where a statement names a key column, so that other updates pay nothing. A key that is the rowid has three
+    /// more names; SQLite takes names in UPDATE OF that no column has.
+    fn on_key_update(&self) -> String {
+        let aliases = if self.table.key_is_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
+        let key = self.table.key_columns().map(|column| Ident(&column.name));
+        format!("AFTER UPDATE OF {}", list(key.chain(aliases.iter().map(|alias| Ident(alias)))))
     }
 
     /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently.

@@ -1,10 +1,9 @@
 //! Appending to the log and folding into the registers, within one transaction whose caches it holds.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
-use rusqlite::types::ValueRef;
-use rusqlite::{CachedStatement, Connection, OptionalExtension};
+use rusqlite::types::{ToSqlOutput, ValueRef};
+use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
 use super::{IdText, Names};
 use crate::db::{Metadata, bind_logged, get_metadata, set_metadata};
@@ -55,7 +54,9 @@ pub(crate) struct Log<'c> {
     pub(crate) names: Names,
     pub(crate) clock: Clock,
     clock_before: Clock,
-    entities: HashMap<(u32, String), Entity>,
+    entities: HashMap<u32, HashMap<String, Entity>>,
+    /// Places in the sequence that are still to be written.
+    sequence: Vec<(ChangeId, bool)>,
     add_change: CachedStatement<'c>,
     add_sequence: CachedStatement<'c>,
     add_field: CachedStatement<'c>,
@@ -71,11 +72,12 @@ impl<'c> Log<'c> {
             clock,
             clock_before: clock,
             entities: HashMap::new(),
+            sequence: Vec::with_capacity(SEQUENCE_ROWS),
             add_change: conn.prepare_cached(
                 "INSERT OR IGNORE INTO ZV_CHANGE (id, author_id, entity_type, entity_id, merged) \
                  VALUES (?1, ?2, ?3, ?4, ?5)",
             )?,
-            add_sequence: conn.prepare_cached("INSERT INTO ZV_SEQUENCE (change_id, own) VALUES (?1, ?2)")?,
+            add_sequence: conn.prepare_cached(&sequence_sql(SEQUENCE_ROWS))?,
             add_field: conn.prepare_cached(
                 "INSERT INTO ZV_CHANGE_FIELD (change_id, field_name, field_value) VALUES (?1, ?2, ?3)",
             )?,
@@ -96,8 +98,29 @@ impl<'c> Log<'c> {
         if self.add_change.execute(row)? == 0 {
             return Ok(false);
         }
-        self.add_sequence.execute((change.id.as_bytes(), change.own))?;
+        self.sequence.push((change.id, change.own));
+        if self.sequence.len() == SEQUENCE_ROWS {
+            self.write_sequence()?;
+        }
         Ok(true)
+    }
+
+    /// Writes the places in the sequence that were put off, many with one statement, as each statement has its price.
+    pub(crate) fn write_sequence(&mut self) -> Result<()> {
+        let rows = std::mem::take(&mut self.sequence);
+        let values = rows.iter().flat_map(|(id, own)| {
+            [ToSqlOutput::Borrowed(ValueRef::Blob(id.as_bytes())), ToSqlOutput::Owned((*own).into())]
+        });
+        match rows.len() {
+            0 => {}
+            SEQUENCE_ROWS => {
+                self.add_sequence.execute(params_from_iter(values))?;
+            }
+            n => {
+                self.conn.prepare(&sequence_sql(n))?.execute(params_from_iter(values))?;
+            }
+        }
+        Ok(())
     }
 
     /// Appends one field of a change; the value is the user's, and gets its logged form here.
@@ -108,28 +131,30 @@ impl<'c> Log<'c> {
 
     /// An entity, read on first use.
     pub(crate) fn entity(&mut self, table_no: u32, id: &str) -> Result<&mut Entity> {
-        match self.entities.entry((table_no, id.to_owned())) {
-            Entry::Occupied(entry) => Ok(entry.into_mut()),
-            Entry::Vacant(entry) => {
-                let entity = find_entity(&mut self.find_entity, table_no, id)?.unwrap_or_default();
-                Ok(entry.insert(entity))
-            }
+        let entities = self.entities.entry(table_no).or_default();
+        if !entities.contains_key(id) {
+            let entity = find_entity(&mut self.find_entity, table_no, id)?.unwrap_or_default();
+            entities.insert(id.to_owned(), entity);
         }
+        Ok(entities.get_mut(id).expect("it was there, or put there just above"))
     }
 
     /// How many entities are cached: what a caller bounds its batches by.
     pub(crate) fn cached(&self) -> usize {
-        self.entities.len()
+        self.entities.values().map(HashMap::len).sum()
     }
 
-    /// Writes the entities back and forgets them.
+    /// Writes the entities and the sequence back and forgets them.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        let mut dirty: Vec<_> = self.entities.drain().filter(|(_, entity)| entity.dirty).collect();
-        dirty.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        self.write_sequence()?;
         let sql = "INSERT OR REPLACE INTO ZV_REGISTER (table_no, entity_id, shown, registers) VALUES (?1, ?2, ?3, ?4)";
         let mut statement = self.conn.prepare_cached(sql)?;
-        for ((table_no, id), entity) in dirty {
-            statement.execute((table_no, id, entity.shown, entity.registers.encode()))?;
+        for (table_no, entities) in self.entities.drain() {
+            let mut dirty: Vec<(String, Entity)> = entities.into_iter().filter(|(_, entity)| entity.dirty).collect();
+            dirty.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+            for (id, entity) in dirty {
+                statement.execute((table_no, id, entity.shown, entity.registers.encode()))?;
+            }
         }
         Ok(())
     }
@@ -142,6 +167,13 @@ impl<'c> Log<'c> {
             _ => Ok(()),
         }
     }
+}
+
+/// How many places of the sequence one statement writes.
+const SEQUENCE_ROWS: usize = 64;
+
+fn sequence_sql(rows: usize) -> String {
+    format!("INSERT INTO ZV_SEQUENCE (change_id, own) VALUES {}", vec!["(?, ?)"; rows].join(", "))
 }
 
 const FIND_ENTITY: &str = "SELECT shown, registers FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";

@@ -14,7 +14,7 @@ pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_re
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, release};
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
-pub(crate) use read::{IdText, LoggedField, LoggedHead, contains, read_change, read_fields, read_head};
+pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
 
 pub(crate) use redate::redate;

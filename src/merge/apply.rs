@@ -3,12 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::ffi;
-use rusqlite::{Connection, params_from_iter};
+use rusqlite::{CachedStatement, Connection, params_from_iter};
 
 use super::fold::{Key, Plan, Touched};
 use super::notes::set_triggers;
 use super::tables::{MergeTable, Tables};
-use crate::changelog::{Log, LoggedField, hold, read_fields, release};
+use crate::changelog::{Log, LoggedField, count_held, hold, read_fields, release};
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Registers, Value};
@@ -53,15 +53,31 @@ pub(super) struct Applier<'a, 'c> {
     pub(super) log: &'a mut Log<'c>,
     pub(super) tables: &'a Tables,
     pub(super) refused: &'a Refused,
-    /// Rows that were put in or changed.
+    /// Rows that were put in or changed, where foreign keys ask for them.
     pub(super) put: BTreeSet<Key>,
-    /// Rows that were taken out.
+    /// Rows that were taken out, likewise.
     pub(super) taken: BTreeSet<Key>,
+    watches_rows: bool,
+    /// Whether any row is held, and so may be one that is shown now.
+    any_held: bool,
+    /// The last insert and the last update: most rows of a batch need the same statement.
+    insert: Option<(u32, CachedStatement<'c>)>,
+    update: Option<(u32, Vec<usize>, CachedStatement<'c>)>,
 }
 
 impl<'a, 'c> Applier<'a, 'c> {
-    pub(super) fn new(log: &'a mut Log<'c>, tables: &'a Tables, refused: &'a Refused) -> Self {
-        Self { log, tables, refused, put: BTreeSet::new(), taken: BTreeSet::new() }
+    pub(super) fn new(log: &'a mut Log<'c>, tables: &'a Tables, refused: &'a Refused) -> Result<Self> {
+        Ok(Self {
+            any_held: count_held(log.conn)? > 0,
+            watches_rows: tables.iter().any(|table| !table.shape.foreign_keys.is_empty()),
+            log,
+            tables,
+            refused,
+            put: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            insert: None,
+            update: None,
+        })
     }
 
     /// Takes rows out first, then puts rows in, so that values which must be unique can move between rows;
@@ -88,7 +104,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             }
         }
         for key in again {
-            if let Some(reason) = self.put_in(&key, Touched { whole: true, ..Touched::default() })? {
+            if let Some(reason) = self.put_in(&key, Touched::whole())? {
                 self.hold(&key, &reason)?;
             }
         }
@@ -108,14 +124,21 @@ impl<'a, 'c> Applier<'a, 'c> {
             }
         }
         self.log.entity(key.0, &key.1)?.set_shown(false);
-        self.put.remove(key);
-        self.taken.insert(key.clone());
-        Ok(release(self.log.conn, key.0, &key.1)?)
+        if self.watches_rows {
+            self.put.remove(key);
+            self.taken.insert(key.clone());
+        }
+        Ok(self.release(key)?)
+    }
+
+    fn release(&self, key: &Key) -> Result<()> {
+        if self.any_held { release(self.log.conn, key.0, &key.1) } else { Ok(()) }
     }
 
     /// Takes a row out and records why.
     pub(super) fn hold(&mut self, key: &Key, reason: &Reason) -> Result<(), Stop> {
         self.take_out(key)?;
+        self.any_held = true;
         Ok(hold(self.log.conn, key.0, &key.1, reason.code, &reason.detail)?)
     }
 
@@ -137,11 +160,11 @@ impl<'a, 'c> Applier<'a, 'c> {
         let written = if shown {
             let columns = table.columns.iter().enumerate();
             let changed: Vec<(usize, &Value)> =
-                columns.filter_map(|(at, column)| Some((at, touched.columns.get(&column.no)?))).collect();
-            if changed.is_empty() { Ok(1) } else { update(self.log.conn, table, &row_key, &changed) }
+                columns.filter_map(|(at, column)| Some((at, touched.value(column.no)?))).collect();
+            if changed.is_empty() { Ok(1) } else { self.update(table, &row_key, &changed) }
         } else {
             let values = winners(self.log.conn, table, &registers, touched)?;
-            put_row(self.log.conn, table, &row_key, &values)
+            self.put_row(table, &row_key, &values)
         };
         match written {
             Ok(0) => return Ok(Some(Reason::new("trigger", "a trigger ignores the row"))),
@@ -151,11 +174,42 @@ impl<'a, 'c> Applier<'a, 'c> {
         let entity = self.log.entity(key.0, &key.1)?;
         if !entity.shown {
             entity.set_shown(true);
-            release(self.log.conn, key.0, &key.1)?;
+            self.release(key)?;
         }
-        self.taken.remove(key);
-        self.put.insert(key.clone());
+        if self.watches_rows {
+            self.taken.remove(key);
+            self.put.insert(key.clone());
+        }
         Ok(None)
+    }
+
+    /// Inserts a row; one that is there already (written while capture was off) gets the values instead.
+    fn put_row(&mut self, table: &MergeTable, key: &[Value], values: &[Value]) -> rusqlite::Result<usize> {
+        if self.insert.as_ref().is_none_or(|(no, _)| *no != table.no()) {
+            self.insert = Some((table.no(), self.log.conn.prepare_cached(&table.insert_sql)?));
+        }
+        let (_, insert) = self.insert.as_mut().expect("it was prepared just above");
+        match insert.execute(params_from_iter(key.iter().chain(values).map(bind_value))) {
+            Err(error) if is_key_clash(&error) => {
+                let columns: Vec<(usize, &Value)> = values.iter().enumerate().collect();
+                match columns.is_empty() {
+                    true if row_exists(self.log.conn, table, key)? => Ok(1),
+                    true => Err(error),
+                    false => self.update(table, key, &columns).and_then(|n| if n == 0 { Err(error) } else { Ok(n) }),
+                }
+            }
+            other => other,
+        }
+    }
+
+    fn update(&mut self, table: &MergeTable, key: &[Value], columns: &[(usize, &Value)]) -> rusqlite::Result<usize> {
+        let wanted = columns.iter().map(|(at, _)| *at);
+        if !matches!(&self.update, Some((no, at, _)) if *no == table.no() && at.iter().copied().eq(wanted.clone())) {
+            let statement = self.log.conn.prepare_cached(&table.update_sql(columns))?;
+            self.update = Some((table.no(), wanted.collect(), statement));
+        }
+        let (_, _, update) = self.update.as_mut().expect("it was prepared just above");
+        update.execute(params_from_iter(columns.iter().map(|(_, value)| *value).chain(key).map(bind_value)))
     }
 
     pub(super) fn table(&self, no: u32) -> Result<&'a MergeTable> {
@@ -187,7 +241,7 @@ pub(super) fn winners(
     let mut read: Option<(ChangeId, Vec<LoggedField>)> = None;
     let mut values = Vec::with_capacity(table.columns.len());
     for column in &table.columns {
-        let value = match (touched.columns.remove(&column.no), registers.get(column.no)) {
+        let value = match (touched.take(column.no), registers.get(column.no)) {
             (Some(value), _) => value,
             (None, None) => column.default.clone(),
             (None, Some(register)) => {
@@ -206,35 +260,8 @@ pub(super) fn winners(
     Ok(values)
 }
 
-/// Inserts a row; one that is there already (written while capture was off) gets the values instead.
-fn put_row(conn: &Connection, table: &MergeTable, key: &[Value], values: &[Value]) -> rusqlite::Result<usize> {
-    let parameters = params_from_iter(key.iter().chain(values).map(bind_value));
-    match conn.prepare_cached(&table.insert_sql)?.execute(parameters) {
-        Err(error) if is_key_clash(&error) => {
-            let columns: Vec<(usize, &Value)> = values.iter().enumerate().collect();
-            match columns.is_empty() {
-                true if row_exists(conn, table, key)? => Ok(1),
-                true => Err(error),
-                false => update(conn, table, key, &columns).and_then(|n| if n == 0 { Err(error) } else { Ok(n) }),
-            }
-        }
-        other => other,
-    }
-}
-
 fn row_exists(conn: &Connection, table: &MergeTable, key: &[Value]) -> rusqlite::Result<bool> {
     conn.prepare_cached(&table.select_sql)?.exists(params_from_iter(key.iter().map(bind_value)))
-}
-
-fn update(
-    conn: &Connection,
-    table: &MergeTable,
-    key: &[Value],
-    columns: &[(usize, &Value)],
-) -> rusqlite::Result<usize> {
-    let values = columns.iter().map(|(_, value)| *value);
-    let parameters = params_from_iter(values.chain(key).map(bind_value));
-    conn.prepare_cached(&table.update_sql(columns))?.execute(parameters)
 }
 
 fn is_key_clash(error: &rusqlite::Error) -> bool {

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::types::ValueRef;
+use rusqlite::{CachedStatement, Connection, Row};
 
 use super::tables::{FieldKind, Tables};
-use crate::changelog::{ConflictRow, IdText, Log, LoggedField, LoggedHead, read_fields, read_head, record_conflict};
-use crate::db::{Metadata, get_metadata, same_name};
+use crate::changelog::{ConflictRow, IdText, Log, read_fields, record_conflict};
+use crate::db::{Metadata, get_metadata, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Register, Value};
 
@@ -17,9 +18,34 @@ pub(super) type Key = (u32, String);
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     /// The columns that got a new winner, with its value.
-    pub(super) columns: BTreeMap<u32, Value>,
+    columns: Vec<(u32, Value)>,
     /// The row is compared as a whole, as something else than a change of its own may have moved it.
     pub(super) whole: bool,
+}
+
+impl Touched {
+    /// A row to be compared as a whole.
+    pub(super) fn whole() -> Self {
+        Self { columns: Vec::new(), whole: true }
+    }
+
+    /// The value of a column's new winner.
+    pub(super) fn value(&self, column: u32) -> Option<&Value> {
+        self.columns.iter().find(|(no, _)| *no == column).map(|(_, value)| value)
+    }
+
+    /// The same, for keeps.
+    pub(super) fn take(&mut self, column: u32) -> Option<Value> {
+        let at = self.columns.iter().position(|(no, _)| *no == column)?;
+        Some(self.columns.swap_remove(at).1)
+    }
+
+    fn set(&mut self, column: u32, value: Value) {
+        match self.columns.iter_mut().find(|(no, _)| *no == column) {
+            Some((_, held)) => *held = value,
+            None => self.columns.push((column, value)),
+        }
+    }
 }
 
 /// The entities that a batch touched, in an order that suits the tables' trees.
@@ -32,96 +58,152 @@ pub(super) struct Folder<'a, 'c> {
     /// Own changes above this id have never left this machine, so nobody can have seen them.
     exposed: Option<ChangeId>,
     now_ms: u64,
-    pub(super) plan: Plan,
-    pub(super) conflicts: u64,
+    read: CachedStatement<'c>,
+    mark: CachedStatement<'c>,
+    plan: Plan,
+    conflicts: u64,
 }
+
+/// A change as a merge reads it: its row, and what it says of which of the table's columns.
+struct Unfolded {
+    table_no: u32,
+    entity_id: String,
+    /// Empty where the table is not there.
+    fields: Vec<(FieldKind, Value)>,
+    size: usize,
+}
+
+/// A pulled write that met an own one.
+struct Meeting {
+    column: u32,
+    won: bool,
+    before: Register,
+    value: Value,
+}
+
+const READ: &str = "SELECT c.entity_type, c.entity_id, f.field_name, f.field_value \
+                    FROM ZV_CHANGE AS c LEFT JOIN ZV_CHANGE_FIELD AS f ON f.change_id = c.id WHERE c.id = ?1";
 
 impl<'a, 'c> Folder<'a, 'c> {
     pub(super) fn new(log: &'a mut Log<'c>, tables: &'a mut Tables, now_ms: u64) -> Result<Self> {
         let exposed = get_metadata(log.conn, Metadata::ExposedId)?;
-        Ok(Self { log, tables, exposed, now_ms, plan: Plan::new(), conflicts: 0 })
+        let read = log.conn.prepare_cached(READ)?;
+        let mark = log.conn.prepare_cached("UPDATE ZV_CHANGE SET merged = 1 WHERE id = ?1")?;
+        Ok(Self { log, tables, exposed, now_ms, read, mark, plan: Plan::new(), conflicts: 0 })
     }
 
     /// Folds a change of the log. Returns about how many bytes of it stay in memory.
     pub(super) fn change(&mut self, id: ChangeId) -> Result<usize> {
-        let conn = self.log.conn;
-        let head = read_head(conn, id)?.ok_or_else(|| Error::corrupt(format!("the log lacks the change {id}")))?;
+        let change = self.read(id)?;
+        let size = change.size;
         self.log.clock.observe(id);
-        let table_no = self.log.names.number(conn, &head.entity_type)?;
-        if self.tables.get(table_no).is_none() {
-            pend(conn, id, table_no, None)?;
-            return Ok(64);
-        }
-        let fields = read_fields(conn, id)?;
-        let size = fields.iter().map(|field| field.value.size() + 64).sum::<usize>() + head.entity_id.len() + 128;
-        let whole = self.fields(id, table_no, &head, fields)?;
-        if whole {
-            let sql = "UPDATE ZV_CHANGE SET merged = 1 WHERE id = ?1";
-            conn.prepare_cached(sql)?.execute([IdText::new(id).as_str()])?;
+        if self.tables.get(change.table_no).is_none() {
+            pend(self.log.conn, id, change.table_no, None)?;
+        } else if self.fold(id, change)? {
+            self.mark.execute([IdText::new(id).as_str()])?;
         }
         Ok(size)
     }
 
+    fn read(&mut self, id: ChangeId) -> Result<Unfolded> {
+        let Self { log, tables, read, .. } = self;
+        let mut found: Option<Unfolded> = None;
+        let mut rows = read.query([IdText::new(id).as_str()])?;
+        while let Some(row) = rows.next()? {
+            let change = match &mut found {
+                Some(change) => change,
+                None => found.insert(Unfolded {
+                    table_no: log.names.number(log.conn, text(row, 0)?)?,
+                    entity_id: text(row, 1)?.to_owned(),
+                    fields: Vec::with_capacity(4),
+                    size: 128,
+                }),
+            };
+            let Some(table) = tables.get_mut(change.table_no) else { break };
+            if row.get_ref(2)? != ValueRef::Null {
+                let kind = table.field(log, text(row, 2)?)?;
+                let value = Value::from_logged(read_value(row.get_ref(3)?));
+                change.size += value.size() + 64;
+                change.fields.push((kind, value));
+            }
+        }
+        found.ok_or_else(|| Error::corrupt(format!("the log lacks the change {id}")))
+    }
+
     /// Folds the fields of a change; false if one of them waits for its column.
-    fn fields(&mut self, id: ChangeId, table_no: u32, head: &LoggedHead, fields: Vec<LoggedField>) -> Result<bool> {
-        let mut complete = true;
-        let mut touched = self.plan.remove(&(table_no, head.entity_id.clone())).unwrap_or_default();
-        for field in fields {
-            let table = self.tables.get_mut(table_no).expect("the caller looked the table up");
-            let column = match table.field(self.log, &field.name)? {
+    fn fold(&mut self, id: ChangeId, change: Unfolded) -> Result<bool> {
+        let Unfolded { table_no, entity_id, fields, .. } = change;
+        let conn = self.log.conn;
+        let (mut complete, mut meetings) = (true, Vec::new());
+        let entity = self.log.entity(table_no, &entity_id)?;
+        let mut won_columns = Vec::with_capacity(fields.len());
+        for (kind, value) in fields {
+            let column = match kind {
                 FieldKind::Key => continue,
                 FieldKind::Deleted => DELETED_COLUMN,
                 FieldKind::Column(no) | FieldKind::Excluded(no) => no,
                 FieldKind::Unknown(no) => {
-                    pend(self.log.conn, id, table_no, Some(no))?;
+                    pend(conn, id, table_no, Some(no))?;
                     complete = false;
                     no
                 }
             };
-            let deleted = column == DELETED_COLUMN && field.value.says_deleted();
-            let entity = self.log.entity(table_no, &head.entity_id)?;
+            let deleted = column == DELETED_COLUMN && value.says_deleted();
             let (won, before) = entity.fold(column, Register { id, own: false, deleted });
-            if let Some(before) = before.filter(|_| column != DELETED_COLUMN) {
-                self.conflict(table_no, head, column, (id, won), before, &field)?;
+            if let Some(before) = before.filter(|before| before.own && column != DELETED_COLUMN) {
+                meetings.push(Meeting { column, won, before, value: value.clone() });
             }
             if won {
-                touched.columns.insert(column, field.value);
+                won_columns.push((column, value));
             }
         }
-        self.plan.insert((table_no, head.entity_id.clone()), touched);
+        for meeting in meetings {
+            self.conflict(id, table_no, &entity_id, meeting)?;
+        }
+        let touched = self.plan.entry((table_no, entity_id)).or_default();
+        won_columns.into_iter().for_each(|(column, value)| touched.set(column, value));
         Ok(complete)
     }
 
     /// Records that a pulled write and an own one of the same column did not know of each other, where that is known.
-    fn conflict(
-        &mut self,
-        table_no: u32,
-        head: &LoggedHead,
-        column_no: u32,
-        (pulled, won): (ChangeId, bool),
-        before: Register,
-        field: &LoggedField,
-    ) -> Result<()> {
+    fn conflict(&mut self, pulled: ChangeId, table_no: u32, entity_id: &str, meeting: Meeting) -> Result<()> {
+        let Meeting { column, won, before, value } = meeting;
         let known = if won { self.exposed < Some(before.id) } else { pulled < before.id };
-        if !before.own || !known || pulled.is_backfill() || before.id.is_backfill() {
+        if !known || pulled.is_backfill() || before.id.is_backfill() {
             return Ok(());
         }
+        let name = self.log.names.name(self.log.conn, column)?;
         let own = read_fields(self.log.conn, before.id)?;
-        let differs = own.iter().any(|other| same_name(&other.name, &field.name) && other.value != field.value);
-        if differs {
+        if own.iter().any(|other| same_name(&other.name, &name) && other.value != value) {
             let (winner, loser) = if won { (pulled, before.id) } else { (before.id, pulled) };
-            let entity_id = head.entity_id.clone();
-            let seen_ms = self.now_ms;
-            let row = ConflictRow { no: 0, table_no, entity_id, column_no, winner, loser, seen_ms, restored: false };
+            let row = ConflictRow {
+                no: 0,
+                table_no,
+                entity_id: entity_id.to_owned(),
+                column_no: column,
+                winner,
+                loser,
+                seen_ms: self.now_ms,
+                restored: false,
+            };
             self.conflicts += u64::from(record_conflict(self.log.conn, &row)?);
         }
         Ok(())
+    }
+
+    /// What was touched, and how many conflicts were recorded.
+    pub(super) fn finish(self) -> (Plan, u64) {
+        (self.plan, self.conflicts)
     }
 
     /// Asks for a row to be compared as a whole.
     pub(super) fn touch(&mut self, key: Key) {
         self.plan.entry(key).or_default().whole = true;
     }
+}
+
+fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r str> {
+    row.get_ref(column)?.as_str().map_err(|e| Error::corrupt("the log holds a name that is no text").caused_by(e))
 }
 
 /// Records that a change waits for a table, or for a column of it.

@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::world::World;
 use apply::{Applier, Refused, Stop};
-use fold::{Folder, Key};
+use fold::{Folder, Key, Plan};
 use notes::set_triggers;
 use tables::Tables;
 
@@ -104,17 +104,23 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
     }
     let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
     let folded = work.fold(&tx, &mut folder)?;
-    let (plan, conflicts) = (std::mem::take(&mut folder.plan), folder.conflicts);
-    let mut applier = Applier::new(&mut log, &tables, refused);
+    let (plan, conflicts) = folder.finish();
+    show(&mut log, &tables, refused, plan, user_triggers)?;
+    log.finish()?;
+    folded.record(&tx)?;
+    tx.commit()?;
+    Ok(Batch { changes: folded.changes, conflicts, last: folded.last })
+}
+
+/// Brings the tables in line with what was folded.
+fn show(log: &mut Log<'_>, tables: &Tables, refused: &Refused, plan: Plan, user_triggers: bool) -> Result<(), Stop> {
+    let mut applier = Applier::new(log, tables, refused)?;
     applier.apply(plan)?;
     parents::hold_orphans(&mut applier)?;
     if user_triggers {
         notes::settle(&mut applier)?;
     }
-    log.finish()?;
-    folded.record(&tx)?;
-    tx.commit()?;
-    Ok(Batch { changes: folded.changes, conflicts, last: folded.last })
+    Ok(())
 }
 
 /// What a batch has to do.

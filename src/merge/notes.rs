@@ -45,7 +45,7 @@ fn differing(applier: &mut Applier<'_, '_>, noted: BTreeSet<Key>) -> Result<Plan
     let mut plan = Plan::new();
     for key in noted {
         if applier.tables.get(key.0).is_some() && !is_as_registered(applier, &key)? {
-            plan.insert(key, Touched { whole: true, ..Touched::default() });
+            plan.insert(key, Touched::whole());
         }
     }
     Ok(plan)
