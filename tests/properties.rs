@@ -163,6 +163,15 @@ fn dump(conn: &Connection, table: &Table) -> BTreeMap<String, Vec<Cell>> {
     dumped
 }
 
+/// To SQLite -0.0 and 0.0 are one value, so an update from one to the other changes nothing that a trigger could see.
+fn without_signed_zero(mut rows: BTreeMap<String, Vec<Cell>>) -> BTreeMap<String, Vec<Cell>> {
+    let minus_zero = Cell::Real((-0.0_f64).to_bits());
+    for cell in rows.values_mut().flatten().filter(|cell| **cell == minus_zero) {
+        *cell = Cell::Real(0);
+    }
+    rows
+}
+
 /// Syncs until a whole round moved nothing.
 async fn converge(peers: &[Peer], remote: &Remote) {
     for _ in 0..peers.len() + 3 {
@@ -202,8 +211,9 @@ async fn play(ahead: &[u64], in_file: usize, seeds: &[Vec<Write>], steps: &[Step
     let model = Model::fold(changes);
     for (n, peer) in peers.iter().enumerate() {
         for table in FREE.iter().chain(&FAMILY) {
-            let shown = dump(&peer.replica.connection(), table);
-            assert_eq!(shown, model.shown(table.name, table.columns), "{} of replica {n}", table.name);
+            let shown = without_signed_zero(dump(&peer.replica.connection(), table));
+            let expected = without_signed_zero(model.shown(table.name, table.columns));
+            assert_eq!(shown, expected, "{} of replica {n}", table.name);
         }
         let status = peer.replica.status().await.unwrap();
         assert_eq!((status.journal, status.unmerged, status.held, status.unknown), (0, 0, 0, 0), "replica {n}");
