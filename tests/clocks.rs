@@ -333,6 +333,80 @@ async fn a_stale_copy_that_joins_late_overwrites_nothing_and_resurrects_nothing(
 }
 
 #[tokio::test]
+async fn a_copy_with_a_new_column_says_nothing_of_rows_that_the_remote_knows() {
+    let ((a, _), remote) = (off_by(0, 1).await, fresh_remote());
+    run(&a, "ALTER TABLE note ADD COLUMN tag TEXT DEFAULT 'none'");
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1, 'red')");
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET tag = 'blue'; INSERT INTO note VALUES ('2', 'two', 2, 'green')");
+    sync(&a, &remote).await;
+    let b = on_the_wall(Replica::in_memory().unwrap(), &Wall::at(START_MS), 2);
+    run(&b, NOTES);
+    run(&b, "INSERT INTO note VALUES ('1', 'old', 99), ('2', 'older', 98)");
+    b.track(&["note"], &keyed()).await.unwrap();
+    // One backfill is made by the tracking, another by the new column, and nobody has seen either.
+    run(&b, "ALTER TABLE note ADD COLUMN tag TEXT DEFAULT 'none'; UPDATE note SET tag = 'stale'");
+    assert_eq!(join(&b, &remote).await.pushed, 0);
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), ["'1'|'one'|1|'blue'", "'2'|'two'|2|'green'"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn a_replica_copied_before_its_first_sync_rewrites_no_file_of_the_other() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));
+    let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+    let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+    run(&a, NOTES);
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2)");
+    a.track_all(&keyed()).await.unwrap();
+    run(&a, "PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(&original, &copy).unwrap();
+    let b = on_the_wall(Replica::open(&copy).unwrap(), &wall, 2);
+
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET title = 'edited' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    sync(&a, &remote).await;
+    // The copy has backfills that it never pushed, and that the remote has all the same.
+    for _ in 0..2 {
+        sync(&b, &remote).await;
+        assert_verified(&b, &remote).await;
+    }
+    assert_eq!(table(&b, "note"), ["'1'|'edited'|1"]);
+    assert_eq!(sync(&a, &remote).await.pulled, 0);
+    assert_verified(&a, &remote).await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_backfill_has_a_name_of_its_own() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));
+    let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+    let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+    run(&a, NOTES);
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2)");
+    a.track_all(&keyed()).await.unwrap();
+    run(&a, "PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(&original, &copy).unwrap();
+    let b = on_the_wall(Replica::open(&copy).unwrap(), &wall, 2);
+
+    let c = clocked("CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT)", &wall, 3).await;
+    run(&c, "INSERT INTO note VALUES ('1', 'from c')");
+    sync(&c, &remote).await;
+    // Both copies take back what they said of the title; the first one tells the number, which the remote did not know.
+    assert_eq!((join(&a, &remote).await.pushed, join(&b, &remote).await.pushed), (2, 0));
+    for replica in [&a, &b, &a] {
+        join(replica, &remote).await;
+    }
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), ["'1'|'from c'|1", "'2'|'two'|2"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
 async fn a_copied_replica_goes_on_as_another_one_of_the_same_name() {
     let directory = tempfile::tempdir().unwrap();
     let (original, copy) = (directory.path().join("original.db"), directory.path().join("copy.db"));

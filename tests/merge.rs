@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::wall::{START_MS, Wall, clocked};
 use common::*;
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT DEFAULT 'empty', n INTEGER)";
@@ -31,11 +32,14 @@ async fn inserts_updates_and_deletes_travel() {
 
 #[tokio::test]
 async fn a_write_after_a_delete_brings_the_row_back_whole() {
-    let (a, b, remote) = (replica(NOTES).await, replica(NOTES).await, fresh_remote());
+    // Writes that do not know of each other are ordered by the clock alone.
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let (a, b) = (clocked(NOTES, &wall, 1).await, clocked(NOTES, &wall, 2).await);
     run(&a, "INSERT INTO note VALUES ('1', 'one', 'x', 1)");
     converge(&[&a, &b], &remote).await;
     run(&a, "DELETE FROM note");
     sync(&a, &remote).await;
+    wall.advance(1);
     run(&b, "UPDATE note SET n = 7");
     converge(&[&b, &a], &remote).await;
     assert_eq!(table(&a, "note"), ["'1'|'one'|'x'|7"]);
@@ -44,10 +48,13 @@ async fn a_write_after_a_delete_brings_the_row_back_whole() {
 
 #[tokio::test]
 async fn conflicts_are_recorded_and_can_be_restored() {
-    let (a, b, remote) = (replica(NOTES).await, replica(NOTES).await, fresh_remote());
+    // Writes that do not know of each other are ordered by the clock alone.
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let (a, b) = (clocked(NOTES, &wall, 1).await, clocked(NOTES, &wall, 2).await);
     run(&a, "INSERT INTO note VALUES ('1', 'one', 'x', 1)");
     converge(&[&a, &b], &remote).await;
     run(&a, "UPDATE note SET title = 'from a'");
+    wall.advance(1);
     run(&b, "UPDATE note SET title = 'from b', n = 1");
     sync(&a, &remote).await;
     let report = sync(&b, &remote).await;

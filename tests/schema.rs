@@ -262,3 +262,24 @@ async fn names_that_differ_in_ascii_case_are_one_name() {
         assert_verified(replica, &remote).await;
     }
 }
+
+#[tokio::test]
+async fn names_may_hold_anything() {
+    let schema =
+        "CREATE TABLE \"order\" (\"a \"\"key\"\"\" TEXT PRIMARY KEY, \"group\", \"x'y\", [zv row], old, new, \"1\");
+        CREATE TABLE old (new TEXT, old INTEGER, \"zv_row\" TEXT, PRIMARY KEY (new, old)) WITHOUT ROWID";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(
+        &a,
+        "INSERT INTO \"order\" VALUES ('k', 1, 2, 3, 4, 5, 6), ('l', 1, 2, 3, 4, 5, 6); INSERT INTO old VALUES ('n', 1, 'z')",
+    );
+    run(&a, "UPDATE \"order\" SET \"group\" = 'g', [zv row] = NULL, \"1\" = 7; UPDATE old SET zv_row = 'y', old = 2");
+    run(&a, "DELETE FROM \"order\" WHERE old = 4 AND \"a \"\"key\"\"\" = 'l'");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "order"), ["'k'|'g'|2|NULL|4|5|7"]);
+    assert_eq!(table(&b, "old"), ["'n'|2|'y'"]);
+    run(&b, "UPDATE \"order\" SET \"x'y\" = 'b'; DELETE FROM old");
+    alike(&[&b, &a], &remote, "order").await;
+    alike(&[&b, &a], &remote, "old").await;
+    assert_eq!(table(&a, "old"), [] as [&str; 0]);
+}

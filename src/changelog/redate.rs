@@ -26,19 +26,24 @@ pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId) -> Resul
     if unseen.is_empty() || stays.is_some() {
         return Ok(0);
     }
-    // A field names its change by the id: on a connection that enforces this, it is checked once both have the new one.
-    conn.pragma_update(None, "defer_foreign_keys", true)?;
     let mut clock = Clock::new(greatest_up_to(conn, bound)?);
     let renamed: HashMap<ChangeId, ChangeId> =
         unseen.iter().map(|old| (*old, clock.next(world.now_ms(), world.random()))).collect();
-    for old in &unseen {
-        rename(conn, *old, renamed[old])?;
-    }
-    rename_registers(conn, &unseen, &renamed)?;
+    rename_all(conn, &unseen, &renamed)?;
     if let Some(last) = clock.last() {
         set_metadata(conn, Metadata::LastId, last)?;
     }
     Ok(unseen.len() as u64)
+}
+
+/// Gives own changes that nobody has seen their new ids, wherever the old ones are named.
+pub(super) fn rename_all(conn: &Connection, unseen: &[ChangeId], renamed: &HashMap<ChangeId, ChangeId>) -> Result<()> {
+    // A field names its change by the id: on a connection that enforces this, it is checked once both have the new one.
+    conn.pragma_update(None, "defer_foreign_keys", true)?;
+    for old in unseen {
+        rename(conn, *old, renamed[old])?;
+    }
+    rename_registers(conn, unseen, renamed)
 }
 
 /// The ids after a bound, in order: own ones, and those from elsewhere.

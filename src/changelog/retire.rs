@@ -1,75 +1,126 @@
 //! Backfills that nobody has seen, of rows that a remote knows already: they give way, so that a stale copy that joins
 //! late says nothing of what it does not know better.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
 use super::conflicts::id_from;
+use super::redate::rename_all;
 use super::{IdText, Log, lower, read_fields, read_head};
-use crate::db::{Metadata, get_metadata};
+use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::Result;
-use crate::model::{ChangeId, DELETED_FIELD};
+use crate::model::{ChangeId, Clock, DELETED_FIELD};
+use crate::world::World;
 
 /// How many entities are cached before they are written back.
 const BATCH: usize = 10_000;
 
 /// Takes back what the own backfills that never left this machine say of columns that a pulled, unmerged change writes.
-/// Returns how many backfills went altogether.
-pub(crate) fn retire_backfills(conn: &Connection) -> Result<u64> {
+/// What the remote has under its own name, as a copy of this file pushed it, stays. Returns how many backfills went altogether.
+pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: &dyn Fn(ChangeId) -> bool) -> Result<u64> {
     let made: u64 = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
     let exposed: u64 = get_metadata(conn, Metadata::ExposedBackfills)?.unwrap_or(0);
     if made <= exposed {
         return Ok(0);
     }
     let mut log = Log::new(conn)?;
-    let mut gone = BTreeSet::new();
+    let mut retired = Retired { first: exposed, is_there, gone: BTreeSet::new(), cut: BTreeSet::new() };
     let cursor: i64 = get_metadata(conn, Metadata::MergedSeq)?.unwrap_or(0);
     let mut statement = conn.prepare("SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq")?;
     let mut rows = statement.query([cursor])?;
     while let Some(row) = rows.next()? {
-        retire_for(&mut log, id_from(row.get(0)?)?, exposed, &mut gone)?;
+        retired.give_way(&mut log, id_from(row.get(0)?)?)?;
         if log.cached() >= BATCH {
             log.flush()?;
         }
     }
     drop(rows);
     log.finish()?;
-    remove(conn, &gone)?;
-    Ok(gone.len() as u64)
+    remove(conn, &retired.gone)?;
+    rename_cut(conn, world, made, &retired.cut - &retired.gone)?;
+    Ok(retired.gone.len() as u64)
 }
 
-/// Lets the backfill of one row give way to a pulled change of that row.
-fn retire_for(log: &mut Log<'_>, pulled: ChangeId, exposed: u64, gone: &mut BTreeSet<ChangeId>) -> Result<()> {
-    let conn = log.conn;
-    let Some(head) = read_head(conn, pulled)? else { return Ok(()) };
-    let table_no = log.names.number(conn, &head.entity_type)?;
-    let entity = log.entity(table_no, &head.entity_id)?;
-    let is_unseen = |id: ChangeId| id.is_backfill() && id.millis() >= exposed;
-    let Some(backfill) = entity.registers.iter().find(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id) else {
+/// What became of backfills.
+struct Retired<'a> {
+    /// Those before this one may have left this machine.
+    first: u64,
+    is_there: &'a dyn Fn(ChangeId) -> bool,
+    gone: BTreeSet<ChangeId>,
+    /// Those of which something was taken back.
+    cut: BTreeSet<ChangeId>,
+}
+
+impl Retired<'_> {
+    /// Lets the backfills of one row (its own, and those of columns added since) give way to a pulled change of that row.
+    fn give_way(&mut self, log: &mut Log<'_>, pulled: ChangeId) -> Result<()> {
+        let conn = log.conn;
+        let Some(head) = read_head(conn, pulled)? else { return Ok(()) };
+        let table_no = log.names.number(conn, &head.entity_type)?;
+        let entity = log.entity(table_no, &head.entity_id)?;
+        let is_unseen = |id: ChangeId| id.is_backfill() && id.millis() >= self.first && !(self.is_there)(id);
+        let backfills: BTreeSet<ChangeId> =
+            entity.registers.iter().filter(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id).collect();
+        if backfills.is_empty() {
+            return Ok(());
+        }
+        let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
+        for backfill in backfills {
+            match retire(log, (table_no, &head.entity_id), backfill, &written)? {
+                Left::All => {}
+                Left::Something => drop(self.cut.insert(backfill)),
+                Left::Nothing => drop(self.gone.insert(backfill)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A name always has the same bytes: what is left of a backfill gets another, as a copy of this file may push the whole.
+fn rename_cut(conn: &Connection, world: &World, made: u64, cut: BTreeSet<ChangeId>) -> Result<()> {
+    if cut.is_empty() {
         return Ok(());
-    };
-    let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
+    }
+    let cut: Vec<ChangeId> = cut.into_iter().collect();
+    let renamed: HashMap<ChangeId, ChangeId> =
+        cut.iter().zip(made..).map(|(old, n)| (*old, Clock::backfill(n, world.random()))).collect();
+    rename_all(conn, &cut, &renamed)?;
+    set_metadata(conn, Metadata::Backfilled, made + cut.len() as u64)
+}
+
+/// How much of a backfill is left.
+enum Left {
+    All,
+    Something,
+    Nothing,
+}
+
+/// Takes back what a backfill says of the columns that were written.
+fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<Left> {
+    let conn = log.conn;
     let deletes = written.iter().any(|name| name == DELETED_FIELD);
-    let mut left = 0;
+    let (mut left, mut taken) = (0, 0);
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
         if !deletes && !written.contains(&name) {
             left += 1;
             continue;
         }
+        taken += 1;
         let no = log.names.number(conn, &name)?;
-        let entity = log.entity(table_no, &head.entity_id)?;
+        let entity = log.entity(row.0, row.1)?;
         let mut registers = entity.registers.clone();
         registers.retain(|column, register| column != no || register.id != backfill);
         entity.replace_registers(registers);
         conn.prepare_cached("DELETE FROM ZV_CHANGE_FIELD WHERE change_id = ?1 AND field_name = ?2")?
             .execute((IdText::new(backfill).as_str(), &field.name))?;
     }
-    if left == 0 {
-        gone.insert(backfill);
-    }
-    Ok(())
+    Ok(match (left, taken) {
+        (0, _) => Left::Nothing,
+        (_, 0) => Left::All,
+        _ => Left::Something,
+    })
 }
 
 fn remove(conn: &Connection, gone: &BTreeSet<ChangeId>) -> Result<()> {

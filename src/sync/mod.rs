@@ -78,7 +78,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     redate_own(session, &mut report).await?;
     report.notices.extend(definitions::pull(session, remote, &listing).await?);
     let (listing, plan) = pull_all(session, remote, &row, listing, options, &mut report).await?;
-    merge_all(session, &mut report).await?;
+    merge_all(session, &listing, &mut report).await?;
     let layout = announce(session, remote, &row, &listing, &meeting, options).await?;
     definitions::push(session, remote, &listing).await?;
     push::push(session, remote, &row, &listing, &plan, &mut report).await?;
@@ -265,13 +265,13 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
         .await
 }
 
-async fn merge_all(session: &Session, report: &mut SyncReport) -> Result<()> {
-    let world = session.world.clone();
+async fn merge_all(session: &Session, listing: &Arc<Listing>, report: &mut SyncReport) -> Result<()> {
+    let (world, listing) = (session.world.clone(), Arc::clone(listing));
     let progress = session.reporter(Phase::Merge);
     let merged = session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            retire_backfills(&tx)?;
+            retire_backfills(&tx, &world, &|id| plan::is_listed(&listing, id))?;
             tx.commit()?;
             progress(0, None);
             merge(conn, &world, &|done| progress(done, None))

@@ -51,7 +51,7 @@ impl DatedStore {
     fn is_late(&self, meta: &ObjectMeta) -> bool {
         let (late, name) = (self.0.late.load(Ordering::Relaxed), meta.location.as_ref());
         let sum: u64 = name.bytes().map(u64::from).sum();
-        late > 0 && name.starts_with("changes/") && (sum + late) % 3 == 0
+        late > 0 && name.starts_with("changes/") && (sum + late).is_multiple_of(3)
     }
 
     /// All of the store as a remote.

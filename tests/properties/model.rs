@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 /// A value, to the bit.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cell {
+    #[default]
     Null,
     Integer(i64),
     Real(u64),
@@ -178,12 +179,6 @@ impl Model {
         let rows = self.rows.get(table).into_iter().flatten().filter(|(_, row)| is_alive(row));
         let value = |row: &Columns, name: &str| row.get(name).map_or(Cell::Null, |(_, value)| value.clone());
         rows.map(|(id, row)| (id.clone(), columns.iter().map(|name| value(row, name)).collect())).collect()
-    }
-}
-
-impl Default for Cell {
-    fn default() -> Self {
-        Self::Null
     }
 }
 
