@@ -74,7 +74,11 @@ impl Capture<'_> {
     /// Appends the row as it stands: the whole of it, or what an update changed of it.
     fn record_row(&self, operation: i64, row: &str) -> String {
         let update = operation == op::UPDATE;
-        let key = self.table.key_columns().map(|column| self.checked_key(column));
+        // An update that leaves the key alone leaves a key that was looked at when the row came.
+        let key = self.table.key_columns().map(|column| match update {
+            true => format!("{ROW}.{}", Ident(&column.name)),
+            false => self.checked_key(column),
+        });
         let values = self.columns.iter().map(|column| {
             let value = format!("{ROW}.{}", Ident(&column.name));
             if update { format!("CASE WHEN {} THEN {value} END", changed(column)) } else { value }
@@ -150,11 +154,7 @@ impl Capture<'_> {
     }
 
     fn key_changed(&self) -> String {
-        any(self.table.key_columns().map(|column| match column.affinity {
-            // An integer column turns 1.0 into 1, so that no two of its values are equal and of two classes.
-            Affinity::Integer => format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&column.name)),
-            _ => changed(column),
-        }))
+        any(self.table.key_columns().map(changed))
     }
 
     fn any_changed(&self) -> String {
@@ -228,14 +228,16 @@ impl Capture<'_> {
     }
 }
 
-/// Whether an update changed a column: another value, or the same under another storage class, which only columns
-/// without a text or real affinity can hold ('bob' to 'Bob' in a NOCASE column counts, 1 to 1.0 too).
+/// Whether an update changed a column: another value, or the same under another storage class ('bob' to 'Bob' in a NOCASE
+/// column counts, 1 to 1.0 in a column without a type too). Columns of numbers turn 1.0 into 1, and columns of text and of
+/// reals have one class of numbers or none, so that only columns without a type hold equal values of two classes
+/// (-2^63, as an integer and as a real, is the one exception: SQLite leaves that real as it is).
 fn changed(column: &Column) -> String {
     let name = Ident(&column.name);
     let value = format!("OLD.{name} IS NOT NEW.{name} COLLATE BINARY");
     match column.affinity {
-        Affinity::Text | Affinity::Real => value,
-        _ => format!("({value} OR typeof(OLD.{name}) <> typeof(NEW.{name}))"),
+        Affinity::Blob => format!("({value} OR typeof(OLD.{name}) <> typeof(NEW.{name}))"),
+        _ => value,
     }
 }
 

@@ -59,7 +59,8 @@ pub(super) struct Folder<'a, 'c> {
     exposed: Option<ChangeId>,
     now_ms: u64,
     read: CachedStatement<'c>,
-    mark: CachedStatement<'c>,
+    /// The changes of which every field has found its column.
+    complete: Vec<ChangeId>,
     plan: Plan,
     conflicts: u64,
 }
@@ -88,8 +89,7 @@ impl<'a, 'c> Folder<'a, 'c> {
     pub(super) fn new(log: &'a mut Log<'c>, tables: &'a mut Tables, now_ms: u64) -> Result<Self> {
         let exposed = get_metadata(log.conn, Metadata::ExposedId)?;
         let read = log.conn.prepare_cached(READ)?;
-        let mark = log.conn.prepare_cached("UPDATE ZV_CHANGE SET merged = 1 WHERE id = ?1")?;
-        Ok(Self { log, tables, exposed, now_ms, read, mark, plan: Plan::new(), conflicts: 0 })
+        Ok(Self { log, tables, exposed, now_ms, read, complete: Vec::new(), plan: Plan::new(), conflicts: 0 })
     }
 
     /// Folds a change of the log. Returns about how many bytes of it stay in memory.
@@ -100,7 +100,7 @@ impl<'a, 'c> Folder<'a, 'c> {
         if self.tables.get(change.table_no).is_none() {
             pend(self.log.conn, id, change.table_no, None)?;
         } else if self.fold(id, change)? {
-            self.mark.execute([IdText::new(id).as_str()])?;
+            self.complete.push(id);
         }
         Ok(size)
     }
@@ -191,9 +191,11 @@ impl<'a, 'c> Folder<'a, 'c> {
         Ok(())
     }
 
-    /// What was touched, and how many conflicts were recorded.
-    pub(super) fn finish(self) -> (Plan, u64) {
-        (self.plan, self.conflicts)
+    /// Marks the changes as merged. Returns what was touched, and how many conflicts were recorded.
+    pub(super) fn finish(mut self) -> Result<(Plan, u64)> {
+        self.complete.sort_unstable();
+        mark_merged(self.log.conn, &self.complete)?;
+        Ok((self.plan, self.conflicts))
     }
 
     /// Asks for a row to be compared as a whole.
@@ -204,6 +206,26 @@ impl<'a, 'c> Folder<'a, 'c> {
 
 fn text<'r>(row: &'r Row<'_>, column: usize) -> Result<&'r str> {
     row.get_ref(column)?.as_str().map_err(|e| Error::corrupt("the log holds a name that is no text").caused_by(e))
+}
+
+/// Marks changes, in order, as merged: in one go where they are all the unmerged ones between the first and the last.
+fn mark_merged(conn: &Connection, ids: &[ChangeId]) -> Result<()> {
+    let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
+    let (first, last) = (IdText::new(*first), IdText::new(*last));
+    let sql = "SELECT count(*), total(NOT merged) FROM \
+               (SELECT merged FROM ZV_CHANGE WHERE id BETWEEN ?1 AND ?2 LIMIT ?3)";
+    let most = ids.len() * 2;
+    let (there, unmerged): (usize, f64) = conn
+        .prepare_cached(sql)?
+        .query_row((first.as_str(), last.as_str(), most + 1), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    if there <= most && unmerged == ids.len() as f64 {
+        let sql = "UPDATE ZV_CHANGE SET merged = 1 WHERE id BETWEEN ?1 AND ?2 AND NOT merged";
+        conn.prepare_cached(sql)?.execute((first.as_str(), last.as_str()))?;
+        return Ok(());
+    }
+    let mut mark = conn.prepare_cached("UPDATE ZV_CHANGE SET merged = 1 WHERE id = ?1")?;
+    ids.iter().try_for_each(|id| mark.execute([IdText::new(*id).as_str()]).map(|_| ()))?;
+    Ok(())
 }
 
 /// Records that a change waits for a table, or for a column of it.

@@ -104,7 +104,7 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
     }
     let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
     let folded = work.fold(&tx, &mut folder)?;
-    let (plan, conflicts) = folder.finish();
+    let (plan, conflicts) = folder.finish()?;
     show(&mut log, &tables, refused, plan, user_triggers)?;
     log.finish()?;
     folded.record(&tx)?;
