@@ -155,6 +155,18 @@ fn capture(c: &mut Criterion) {
     }
 }
 
+/// The least that a trigger can cost: one integer into a table of its own. What capture adds is to be read beside it.
+fn floor(c: &mut Criterion) {
+    measure(c, "single/least trigger", || {
+        let dir = TempDir::new().unwrap();
+        let conn = plain(&dir, "a.db");
+        let sql = "CREATE TABLE j (n INTEGER PRIMARY KEY); \
+                   CREATE TRIGGER least AFTER INSERT ON item BEGIN INSERT INTO j DEFAULT VALUES; END";
+        conn.execute_batch(sql).unwrap();
+        timed(|| single(&conn, 5_000))
+    });
+}
+
 /// When a phase was first and last heard of.
 type Seen = Arc<Mutex<Option<(Instant, Instant)>>>;
 
@@ -261,7 +273,7 @@ fn rate(what: &str, name: &str, goal: &str) {
     }
 }
 
-criterion_group!(benches, capture, transfer);
+criterion_group!(benches, capture, floor, transfer);
 
 fn main() {
     benches();
@@ -271,6 +283,7 @@ fn main() {
     ratio("tracked over untracked, 100,000 updates by key", "update/tracked", "update/plain", "2.5x");
     ratio("tracked over untracked, 50,000 deletes by key", "delete/tracked", "delete/plain", "3x");
     ratio("tracked over untracked, single-row transactions", "single/tracked", "single/plain", "1.3x");
+    ratio("the least trigger over none, single-row transactions", "single/least trigger", "single/plain", "the floor");
     rate("seal and push of 100,000 changes", "seal and push", "100,000/s");
     ratio("pull and merge of 100,000 rows over a plain insert", "pull and merge/100000", "insert/plain", "8x");
     rate("merge of 100,000 updates", "merge updates", "150,000/s");

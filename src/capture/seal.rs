@@ -173,13 +173,14 @@ pub(super) fn write_columns<'v>(
     if source.columns.is_empty() {
         return write_deleted(log, id, source.table_no, entity_id, false);
     }
-    let mut written = Vec::with_capacity(numbers.len());
+    let (mut fields, mut written) = (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len()));
     for (n, name) in source.columns.iter().enumerate() {
         if let Some(value) = value(n)? {
-            log.append_field(id, name, value)?;
+            fields.push((name.as_str(), value));
             written.push(numbers[n]);
         }
     }
+    log.append_fields(id, &fields)?;
     let entity = log.entity(source.table_no, entity_id)?;
     for column in written {
         entity.fold(column, Register { id, own: true, deleted: false });
@@ -195,7 +196,7 @@ pub(super) fn write_deleted(
     entity_id: &str,
     deleted: bool,
 ) -> Result<()> {
-    log.append_field(id, DELETED_FIELD, ValueRef::Integer(i64::from(deleted)))?;
+    log.append_fields(id, &[(DELETED_FIELD, ValueRef::Integer(i64::from(deleted)))])?;
     log.entity(table_no, entity_id)?.fold(DELETED_COLUMN, Register { id, own: true, deleted });
     Ok(())
 }

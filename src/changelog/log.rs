@@ -27,6 +27,7 @@ pub(crate) struct Entity {
     pub(crate) registers: Registers,
     pub(crate) shown: bool,
     dirty: bool,
+    stored: bool,
 }
 
 impl Entity {
@@ -59,7 +60,8 @@ pub(crate) struct Log<'c> {
     sequence: Vec<(ChangeId, bool)>,
     add_change: CachedStatement<'c>,
     add_sequence: CachedStatement<'c>,
-    add_field: CachedStatement<'c>,
+    /// By the number of fields that they add, less one.
+    add_fields: [Option<CachedStatement<'c>>; FIELDS],
     find_entity: CachedStatement<'c>,
 }
 
@@ -78,9 +80,7 @@ impl<'c> Log<'c> {
                  VALUES (?1, ?2, ?3, ?4, ?5)",
             )?,
             add_sequence: conn.prepare_cached(&sequence_sql(SEQUENCE_ROWS))?,
-            add_field: conn.prepare_cached(
-                "INSERT INTO ZV_CHANGE_FIELD (change_id, field_name, field_value) VALUES (?1, ?2, ?3)",
-            )?,
+            add_fields: [const { None }; FIELDS],
             find_entity: conn.prepare_cached(FIND_ENTITY)?,
         })
     }
@@ -123,9 +123,21 @@ impl<'c> Log<'c> {
         Ok(())
     }
 
-    /// Appends one field of a change; the value is the user's, and gets its logged form here.
-    pub(crate) fn append_field(&mut self, id: ChangeId, name: &str, value: ValueRef<'_>) -> Result<()> {
-        self.add_field.execute((IdText::new(id).as_str(), name, bind_logged(value)))?;
+    /// Appends the fields of a change, with one statement for up to `FIELDS` of them; the values are the user's, and get
+    /// their logged form here.
+    pub(crate) fn append_fields(&mut self, id: ChangeId, fields: &[(&str, ValueRef<'_>)]) -> Result<()> {
+        let id = IdText::new(id);
+        for part in fields.chunks(FIELDS) {
+            let statement = match &mut self.add_fields[part.len() - 1] {
+                Some(statement) => statement,
+                unprepared => unprepared.insert(self.conn.prepare_cached(&fields_sql(part.len()))?),
+            };
+            let values = part.iter().flat_map(|(name, value)| {
+                [ToSqlOutput::Borrowed(ValueRef::Text(name.as_bytes())), bind_logged(*value)]
+            });
+            let id = ToSqlOutput::Borrowed(ValueRef::Text(id.as_str().as_bytes()));
+            statement.execute(params_from_iter(std::iter::once(id).chain(values)))?;
+        }
         Ok(())
     }
 
@@ -147,12 +159,15 @@ impl<'c> Log<'c> {
     /// Writes the entities and the sequence back and forgets them.
     pub(crate) fn flush(&mut self) -> Result<()> {
         self.write_sequence()?;
-        let sql = "INSERT OR REPLACE INTO ZV_REGISTER (table_no, entity_id, shown, registers) VALUES (?1, ?2, ?3, ?4)";
-        let mut statement = self.conn.prepare_cached(sql)?;
+        let sql = "INSERT INTO ZV_REGISTER (table_no, entity_id, shown, registers) VALUES (?1, ?2, ?3, ?4)";
+        let mut insert = self.conn.prepare_cached(sql)?;
+        let sql = "UPDATE ZV_REGISTER SET shown = ?3, registers = ?4 WHERE table_no = ?1 AND entity_id = ?2";
+        let mut update = self.conn.prepare_cached(sql)?;
         for (table_no, entities) in self.entities.drain() {
             let mut dirty: Vec<(String, Entity)> = entities.into_iter().filter(|(_, entity)| entity.dirty).collect();
             dirty.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
             for (id, entity) in dirty {
+                let statement = if entity.stored { &mut update } else { &mut insert };
                 statement.execute((table_no, id, entity.shown, entity.registers.encode()))?;
             }
         }
@@ -167,6 +182,14 @@ impl<'c> Log<'c> {
             _ => Ok(()),
         }
     }
+}
+
+/// How many fields one statement adds.
+const FIELDS: usize = 8;
+
+fn fields_sql(fields: usize) -> String {
+    let rows: Vec<String> = (0..fields).map(|n| format!("(?1, ?{}, ?{})", 2 * n + 2, 2 * n + 3)).collect();
+    format!("INSERT INTO ZV_CHANGE_FIELD (change_id, field_name, field_value) VALUES {}", rows.join(", "))
 }
 
 /// How many places of the sequence one statement writes.
@@ -184,7 +207,7 @@ fn find_entity(statement: &mut CachedStatement<'_>, table_no: u32, id: &str) -> 
     });
     match row.optional()? {
         None => Ok(None),
-        Some((shown, Some(registers))) => Ok(Some(Entity { registers, shown, dirty: false })),
+        Some((shown, Some(registers))) => Ok(Some(Entity { registers, shown, dirty: false, stored: true })),
         Some((_, None)) => Err(Error::corrupt("ZV_REGISTER holds registers that cannot be read")),
     }
 }

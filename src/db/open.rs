@@ -17,7 +17,7 @@ const SCHEMA_1: &str = include_str!("../../schema/001.sql");
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The pages kept in memory: a merge moves between the log, the registers and the user's tables.
-const CACHE_KIB: i64 = 16 << 10;
+const CACHE_KIB: i64 = 8 << 10;
 
 /// Opens a database file (`:memory:` for one in memory); a missing file is made only where `create` says so.
 pub(crate) fn open_database(path: &Path, create: bool) -> Result<Connection> {

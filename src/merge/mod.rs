@@ -22,7 +22,7 @@ use notes::set_triggers;
 use tables::Tables;
 
 /// What bounds a batch: changes, and the bytes of their values.
-const BATCH_CHANGES: usize = 20_000;
+const BATCH_CHANGES: usize = 12_000;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// What a merge did.

@@ -40,6 +40,7 @@ pub(super) struct MergeTable {
     pub(super) columns: Vec<MergeColumn>,
     /// Whether triggers of the user's run when it is written.
     pub(super) has_triggers: bool,
+    excluded: Vec<u32>,
     fields: HashMap<String, FieldKind>,
     pub(super) insert_sql: String,
     pub(super) delete_sql: String,
@@ -67,7 +68,9 @@ impl MergeTable {
             format!("INSERT INTO {table} ({all}) VALUES ({})", list((1..=names.len()).map(|n| format!("?{n}"))));
         let delete_sql = format!("DELETE FROM {table} WHERE {}", shape.key_condition(1));
         let select_sql = format!("SELECT {all} FROM {table} WHERE {}", shape.key_condition(1));
-        Ok(Self { tracked, columns, has_triggers, fields: HashMap::new(), insert_sql, delete_sql, select_sql, shape })
+        let excluded: Result<Vec<u32>> = tracked.excluded.iter().map(|name| log.names.number(log.conn, name)).collect();
+        let (excluded, fields) = (excluded?, HashMap::new());
+        Ok(Self { tracked, columns, has_triggers, excluded, fields, insert_sql, delete_sql, select_sql, shape })
     }
 
     pub(super) fn no(&self) -> u32 {
@@ -95,8 +98,9 @@ impl MergeTable {
         Ok(kind)
     }
 
+    /// Whether the table has a column, be it one that is left alone here.
     pub(super) fn has_column(&self, no: u32) -> bool {
-        self.columns.iter().any(|column| column.no == no)
+        self.columns.iter().any(|column| column.no == no) || self.excluded.contains(&no)
     }
 
     /// The key of an entity as values; `None` if the entity id is not one of this table's, or its columns would turn it

@@ -19,7 +19,7 @@ use crate::report::{Phase, RejectedFile};
 use crate::wire::{ObjectName, decode_change};
 
 /// What bounds a batch on its way into the log.
-const BATCH_CHANGES: usize = 5_000;
+const BATCH_CHANGES: usize = 2_500;
 const BATCH_BYTES: usize = 4 << 20;
 /// A file may have grown since it was listed: a shared folder may still be copying it.
 const SLACK: u64 = 64 << 10;
@@ -54,7 +54,7 @@ pub(super) async fn pull(
     let total = plan.wanted.len() as u64;
     let progress = session.reporter(Phase::Pull);
     let mut outcome = Outcome::default();
-    let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(2);
+    let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(1);
     let fetching =
         tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));
     let _abort = AbortOnDrop(fetching.abort_handle());
@@ -195,7 +195,8 @@ fn append_changes(conn: &Connection, changes: &[Change]) -> Result<u64> {
         };
         if log.append(head)? {
             added += 1;
-            change.fields.iter().try_for_each(|f| log.append_field(change.id, &f.name, bind_ref(&f.value)))?;
+            let fields: Vec<_> = change.fields.iter().map(|f| (f.name.as_str(), bind_ref(&f.value))).collect();
+            log.append_fields(change.id, &fields)?;
         }
     }
     log.finish()?;
