@@ -161,7 +161,7 @@ fn floor(c: &mut Criterion) {
         let dir = TempDir::new().unwrap();
         let conn = plain(&dir, "a.db");
         let sql = "CREATE TABLE j (n INTEGER PRIMARY KEY); \
-                   CREATE TRIGGER least AFTER INSERT ON item BEGIN INSERT INTO j DEFAULT VALUES; END";
+                   CREATE TRIGGER least AFTER INSERT ON item BEGIN INSERT INTO j VALUES (NULL); END";
         conn.execute_batch(sql).unwrap();
         timed(|| single(&conn, 5_000))
     });
