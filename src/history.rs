@@ -79,31 +79,41 @@ pub(crate) fn conflicts(conn: &Connection, number: Option<i64>) -> Result<Vec<Co
     list_conflicts(conn, number)?.into_iter().map(|row| conflict(conn, &mut names, &row)).collect()
 }
 
+/// One of the two writes of a conflict.
+#[derive(Default)]
+struct Side {
+    table: String,
+    author: String,
+    /// The column as the change spells it.
+    column: String,
+    value: serde_json::Value,
+}
+
+fn side(conn: &Connection, id: ChangeId, column: &str) -> Result<Side> {
+    let mut side = Side::default();
+    if let Some(head) = read_head(conn, id)? {
+        (side.table, side.author) = (head.entity_type, head.author);
+    }
+    if let Some(field) = read_fields(conn, id)?.into_iter().find(|field| same_name(&field.name, column)) {
+        (side.column, side.value) = (field.name, json(&field.value));
+    }
+    Ok(side)
+}
+
 fn conflict(conn: &Connection, names: &mut Names, row: &ConflictRow) -> Result<Conflict> {
     let column = names.name(conn, row.column_no)?;
-    let side = |id: ChangeId| -> Result<(String, String, serde_json::Value)> {
-        let head = read_head(conn, id)?;
-        let value = read_fields(conn, id)?.into_iter().find(|field| same_name(&field.name, &column));
-        let author = head.as_ref().map(|head| head.author.clone()).unwrap_or_default();
-        Ok((
-            head.map(|head| head.entity_type).unwrap_or_default(),
-            author,
-            value.map_or_else(Default::default, |f| json(&f.value)),
-        ))
-    };
-    let (table, winner_author, winning_value) = side(row.winner)?;
-    let (_, loser_author, losing_value) = side(row.loser)?;
+    let (won, lost) = (side(conn, row.winner, &column)?, side(conn, row.loser, &column)?);
     Ok(Conflict {
         number: row.no,
-        table,
+        table: won.table,
         row: row.entity_id.clone(),
-        column: column.to_string(),
+        column: won.column,
         winner: row.winner.to_string(),
-        winner_author,
-        winning_value,
+        winner_author: won.author,
+        winning_value: won.value,
         loser: row.loser.to_string(),
-        loser_author,
-        losing_value,
+        loser_author: lost.author,
+        losing_value: lost.value,
         seen_ms: row.seen_ms,
         restored: row.restored,
     })

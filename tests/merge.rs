@@ -61,6 +61,7 @@ async fn conflicts_are_recorded_and_can_be_restored() {
     assert_eq!(report.conflicts, 1);
     sync(&a, &remote).await;
     let conflict = b.conflicts().await.unwrap().remove(0);
+    assert_eq!((conflict.table.as_str(), conflict.column.as_str()), ("note", "title"));
     // Within one millisecond the random bits decide which of the two was later.
     let [won, lost] = [&conflict.winning_value, &conflict.losing_value].map(|v| v.as_str().unwrap().to_owned());
     assert_eq!(table(&a, "note"), [format!("'1'|'{won}'|'x'|1")]);

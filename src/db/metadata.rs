@@ -52,10 +52,11 @@ pub(crate) fn get_metadata<T: std::str::FromStr>(conn: &Connection, key: Metadat
     .transpose()
 }
 
-/// Sets a fact.
+/// Sets a fact; nothing is written where it stands already.
 pub(crate) fn set_metadata(conn: &Connection, key: Metadata, value: impl ToString) -> Result<()> {
     conn.prepare_cached(
-        "INSERT INTO ZV_METADATA (key, value) VALUES (?1, ?2) ON CONFLICT (key) DO UPDATE SET value = ?2",
+        "INSERT INTO ZV_METADATA (key, value) VALUES (?1, ?2) \
+         ON CONFLICT (key) DO UPDATE SET value = ?2 WHERE value IS NOT ?2",
     )?
     .execute((key.key(), value.to_string()))?;
     Ok(())
