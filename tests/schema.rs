@@ -283,3 +283,38 @@ async fn names_may_hold_anything() {
     alike(&[&b, &a], &remote, "old").await;
     assert_eq!(table(&a, "old"), [] as [&str; 0]);
 }
+
+#[tokio::test]
+async fn a_row_without_a_usable_key_stops_no_sync() {
+    let (a, b, remote) = two().await;
+    run(&b, REBUILD);
+    run(&b, "INSERT INTO note (id, title) VALUES (NULL, 'no key'), ('5', 'five')");
+    let report = sync(&b, &remote).await;
+    assert!(report.notices.iter().any(|notice| notice.contains("1 rows left out")), "{report:?}");
+    sync(&a, &remote).await;
+    assert_eq!(table(&a, "note").last().unwrap(), "'5'|'five'|NULL");
+    run(&b, "UPDATE note SET id = '6' WHERE id IS NULL");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(table(&a, "note").last().unwrap(), "'6'|'no key'|NULL");
+}
+
+#[tokio::test]
+async fn a_table_that_gets_another_key_stops_no_sync_and_is_taken_up_again() {
+    let (a, b, remote) = two().await;
+    run(&b, "CREATE TABLE other (id TEXT PRIMARY KEY, v)");
+    b.track(&["other"], &keyed()).await.unwrap();
+    run(&b, "DROP TABLE note; CREATE TABLE note (title TEXT PRIMARY KEY, id TEXT, n INTEGER)");
+    run(&b, "INSERT INTO other VALUES ('o', 1)");
+    run(&a, "UPDATE note SET n = 11 WHERE id = '1'");
+    sync(&a, &remote).await;
+    let report = sync(&b, &remote).await;
+    assert!(report.notices.iter().any(|notice| notice.contains("another primary key")), "{report:?}");
+    assert_eq!((report.pushed, table(&b, "note").len()), (1, 0));
+    run(&b, "DROP TABLE note");
+    let schema =
+        rows(&a.connection(), "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = 'note'")[0].clone();
+    run(&b, schema.trim_matches('\''));
+    b.track(&["note"], &keyed()).await.unwrap();
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&b, "note")[0], "'1'|'one'|11");
+}

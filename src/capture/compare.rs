@@ -32,6 +32,8 @@ pub(crate) struct Found {
     pub(crate) deleted: u64,
     /// Rows that are missing and will be shown again.
     pub(crate) missing: u64,
+    /// Rows whose key is none: they are left out until somebody mends them.
+    pub(crate) unusable: u64,
 }
 
 /// How many entities are cached before they are written back.
@@ -111,7 +113,18 @@ impl<'a, 'c> Comparison<'a, 'c> {
     }
 
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
-        let entity_id = self.entity_id(row)?;
+        let entity_id = match self.entity_id(row)? {
+            Some(entity_id) => entity_id,
+            // A table that is tracked goes on without such a row: it came while its triggers were gone.
+            None if self.terms.before.is_some() => {
+                self.found.unusable += 1;
+                return Ok(());
+            }
+            None => {
+                let why = "holds a row whose key is NULL, of another type than its column's, or not valid text";
+                return Err(Error::schema(format!("{} {why}; mend that row first", self.table.name)));
+            }
+        };
         let entity = self.log.entity(self.source.table_no, &entity_id)?;
         let (known, shown) = (!entity.registers.is_empty(), entity.shown);
         if self.terms.before.is_none() || !known {
@@ -202,14 +215,12 @@ impl<'a, 'c> Comparison<'a, 'c> {
         Ok(())
     }
 
-    fn entity_id(&self, row: &Row<'_>) -> Result<String> {
+    /// The entity id of a row; `None` if its key can have none.
+    fn entity_id(&self, row: &Row<'_>) -> Result<Option<String>> {
         let parts: Option<Vec<KeyPart>> = (0..self.source.key.len())
             .map(|n| row.get_ref(n).map(|value| KeyPart::from_value(read_value(value))))
             .collect::<rusqlite::Result<_>>()?;
-        parts.and_then(|parts| encode_entity_id(self.source.kind, &parts)).ok_or_else(|| {
-            let why = "holds a row whose key is NULL, of another type than its column's, or not valid text";
-            Error::schema(format!("{} {why}; mend that row first", self.table.name))
-        })
+        Ok(parts.and_then(|parts| encode_entity_id(self.source.kind, &parts)))
     }
 
     fn record(&mut self, id: ChangeId, entity_id: &str, row: &Row<'_>, wanted: impl Fn(usize) -> bool) -> Result<()> {

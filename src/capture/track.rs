@@ -7,7 +7,8 @@ use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
 use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
 use crate::db::{Table, read_table, same_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, ErrorKind, Result};
+use crate::model::KeyKind;
 use crate::world::World;
 
 /// What the caller of `track` chose.
@@ -152,25 +153,53 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
                 }
             }
             Installed::Stale | Installed::Broken | Installed::Marked => {
-                renewed.push(renew_table(log, world, &table, tracked, standing)?);
+                match check_renewable(log.conn, &table, &tracked) {
+                    Ok(kind) => renewed.push(renew_table(log, world, &table, kind, tracked, standing)?),
+                    // One table that is not what it was stops neither the others nor the sync.
+                    Err(error) if error.kind() == ErrorKind::Schema => {
+                        let tracked = lift(log.conn, tracked, &error)?;
+                        renewed.push(Renewed { tracked, found: Found::default(), standing });
+                    }
+                    Err(error) => return Err(error),
+                }
             }
         }
     }
     Ok(renewed)
 }
 
-fn renew_table(log: &mut Log<'_>, world: &World, table: &Table, old: Tracked, standing: Installed) -> Result<Renewed> {
-    // The way the table is known does not change under the log: a key of another kind is another table.
-    let (table, kind) = check_trackable(log.conn, &table.name, true)?;
+/// The way a table is known does not change under the log: a key of another kind is another table.
+fn check_renewable(conn: &Connection, table: &Table, old: &Tracked) -> Result<KeyKind> {
+    let (table, kind) = check_trackable(conn, &table.name, true)?;
     let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
     if kind != old.source.kind || !key.iter().copied().eq(old.source.key.iter().map(String::as_str)) {
-        let why = "has another primary key than when it was tracked; give it back its key, or untrack it";
+        let why = "has another primary key than when it was tracked; give it back its key";
         return Err(Error::schema(format!("{} {why}", table.name)));
     }
+    Ok(kind)
+}
+
+/// Takes capture off a table that cannot be tracked any more: its changes wait like those of an unknown table.
+fn lift(conn: &Connection, mut tracked: Tracked, why: &Error) -> Result<Tracked> {
+    remove(conn, tracked.table_no())?;
+    tracked.active = false;
+    tracked.notice = format!("capture is off: {why}; then track it again");
+    save_tracked(conn, &tracked)?;
+    Ok(tracked)
+}
+
+fn renew_table(
+    log: &mut Log<'_>,
+    world: &World,
+    table: &Table,
+    kind: KeyKind,
+    old: Tracked,
+    standing: Installed,
+) -> Result<Renewed> {
     let excluded = old.excluded.clone();
     let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice, blocked: old.blocked };
-    let tracked = install(log, &table, kind, wish)?;
+    let tracked = install(log, table, kind, wish)?;
     let terms = Terms { before: Some(&old.source), accept_deletes: false };
-    let found = compare(log, world, &table, &tracked, terms)?;
+    let found = compare(log, world, table, &tracked, terms)?;
     Ok(Renewed { tracked, found, standing })
 }

@@ -127,6 +127,9 @@ async fn prepare(session: &Session, remote: &Remote, report: &mut SyncReport) ->
 /// What the user should know of a table whose triggers were renewed.
 pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
     let (name, found) = (renewed.tracked.name(), renewed.found);
+    if !renewed.tracked.active {
+        return format!("{name}: {}", renewed.tracked.notice);
+    }
     let what = match renewed.standing {
         Installed::Broken => "was dropped or rebuilt without its triggers; capture is on again",
         Installed::Behind => "has triggers that hid writes from capture; capture comes before them now",
@@ -136,6 +139,7 @@ pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
         (found.backfilled, "rows added to the log"),
         (found.changed, "rows written meanwhile"),
         (found.deleted, "rows deleted meanwhile"),
+        (found.unusable, "rows left out, as their key is NULL, of another type than its column's, or not valid text"),
         (found.missing, "missing rows shown again (`zvon track --accept-deletes` makes such rows deletes)"),
     ];
     let told: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
