@@ -9,9 +9,8 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use super::{Metadata, get_metadata, set_metadata};
 use crate::error::{Error, ErrorKind, Result};
 
-/// The version of our tables that this program writes.
-const FORMAT_VERSION: u32 = 1;
-const SCHEMA_1: &str = include_str!("../../schema/001.sql");
+/// What makes our tables, and what turns those of each version into the next one's.
+const SCHEMAS: [&str; 1] = [include_str!("../../schema/001.sql")];
 
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -58,36 +57,59 @@ pub(crate) fn is_replica(conn: &Connection) -> Result<bool> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Makes our tables, with a new author id. Does nothing to a database that is a replica already.
+/// Makes our tables, with a new author id, or renews those of an older version.
 pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> {
+    if is_replica(conn)? {
+        return migrate(conn);
+    }
     let tx = immediate(conn)?;
     if !is_replica(&tx)? {
-        tx.execute_batch(SCHEMA_1)?;
-        set_metadata(&tx, Metadata::FormatVersion, FORMAT_VERSION)?;
+        run_schemas(&tx, 0)?;
         set_metadata(&tx, Metadata::DatabaseUuid, author)?;
     }
     tx.commit()?;
     Ok(())
 }
 
-/// Opens a replica: refuses a database without a log and one of a newer format.
+/// Opens a replica: refuses a database without a log and one of a newer format, renews one of an older.
 pub(crate) fn open_replica(path: &Path) -> Result<Connection> {
-    let conn = open_database(path, false)?;
+    let mut conn = open_database(path, false)?;
     if !is_replica(&conn)? {
         let message = format!("{}: not a replica yet; run `zvon init` on it first", path.display());
         return Err(Error::new(ErrorKind::Database, message));
     }
-    check_format(&conn)?;
+    migrate(&mut conn)?;
     Ok(conn)
 }
 
-/// Refuses a format that this program does not know.
-fn check_format(conn: &Connection) -> Result<()> {
-    match get_metadata::<u32>(conn, Metadata::FormatVersion)? {
-        Some(FORMAT_VERSION) => Ok(()),
-        Some(newer) if newer > FORMAT_VERSION => Err(Error::new(
+/// Brings our tables to the newest version, in one transaction; one that is newer than this program is refused.
+fn migrate(conn: &mut Connection) -> Result<()> {
+    if format_version(conn)? < SCHEMAS.len() {
+        let tx = immediate(conn)?;
+        // Another process may have done it while this one waited for the lock.
+        let version = format_version(&tx)?;
+        run_schemas(&tx, version)?;
+        tx.commit()?;
+    }
+    Ok(())
+}
+
+/// Runs the schema files after the first `done` of them.
+fn run_schemas(tx: &Transaction<'_>, done: usize) -> Result<()> {
+    for sql in &SCHEMAS[done..] {
+        tx.execute_batch(sql)?;
+    }
+    set_metadata(tx, Metadata::FormatVersion, SCHEMAS.len())
+}
+
+/// The version of the tables that are there: from 1 to the number of schema files.
+fn format_version(conn: &Connection) -> Result<usize> {
+    let known = SCHEMAS.len();
+    match get_metadata::<usize>(conn, Metadata::FormatVersion)? {
+        Some(version) if (1..=known).contains(&version) => Ok(version),
+        Some(newer) if newer > known => Err(Error::new(
             ErrorKind::Database,
-            format!("the replica has format version {newer} and this program knows {FORMAT_VERSION}; use a newer zvon"),
+            format!("the replica has format version {newer} and this program knows {known}; use a newer zvon"),
         )),
         found => Err(Error::corrupt(format!("ZV_METADATA names the unknown format version {}", found.unwrap_or(0)))),
     }
