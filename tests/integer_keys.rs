@@ -393,11 +393,8 @@ async fn rows_written_while_capture_was_off_are_found() {
 /// Two laptops that each had rows before they met.
 async fn laptops() -> (Replica, Replica, zvon::Remote) {
     let schema = MUSIC.split("INSERT INTO artist").next().unwrap();
-    let (a, b, remote) = (usual(schema).await, Replica::in_memory().unwrap(), fresh_remote());
-    run(
-        &a,
-        "INSERT INTO artist VALUES (1, 'of a'); INSERT INTO album VALUES (1, 'A', 1); INSERT INTO tag VALUES (1, 'a'); INSERT INTO album_tag VALUES (1, 1)",
-    );
+    let rows = "INSERT INTO artist VALUES (1, 'of a'); INSERT INTO album VALUES (1, 'A', 1); INSERT INTO tag VALUES (1, 'a'); INSERT INTO album_tag VALUES (1, 1)";
+    let (a, b, remote) = (usual(&format!("{schema}{rows}")).await, Replica::in_memory().unwrap(), fresh_remote());
     sync(&a, &remote).await;
     run(&b, schema);
     run(
