@@ -43,6 +43,19 @@ pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+impl RemoteRow {
+    /// Whether every change is to lie in a file of its own there.
+    pub(crate) fn is_laid_out_as_files(&self) -> bool {
+        self.layout == "files"
+    }
+}
+
+/// Up to where the log is on a remote.
+pub(crate) fn pushed_seq(conn: &Connection, remote: i64) -> Result<i64> {
+    let sql = "SELECT pushed_seq FROM ZV_REMOTE WHERE no = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([remote], |row| row.get(0))?)
+}
+
 /// Records that the log up to `seq` is on a remote.
 pub(crate) fn set_pushed(conn: &Connection, remote: i64, seq: i64) -> Result<()> {
     let sql = "UPDATE ZV_REMOTE SET pushed_seq = max(pushed_seq, ?2) WHERE no = ?1";
