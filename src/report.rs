@@ -30,6 +30,8 @@ pub struct SyncReport {
     pub redated: u64,
     /// Files that had gone missing from the remote and were put back.
     pub healed: u64,
+    /// Whether so much has piled up that a compaction is worth its while.
+    pub compaction_due: bool,
     /// What else the user should know, a sentence each.
     pub notices: Vec<String>,
     /// Requests made.
@@ -38,6 +40,38 @@ pub struct SyncReport {
     pub bytes_in: u64,
     /// Bytes sent in objects.
     pub bytes_out: u64,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// What a compaction did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The remote, without secrets.
+    pub remote: String,
+    /// Whether nothing was done and the rest says what would be.
+    pub dry_run: bool,
+    /// Loose files whose changes went into new packs.
+    pub packed_files: u64,
+    /// Packs whose changes did.
+    pub joined_packs: u64,
+    /// Changes in the new packs.
+    pub changes: u64,
+    /// New packs.
+    pub written_packs: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+    /// Loose files removed, as packs hold their changes.
+    pub removed_files: u64,
+    /// Packs removed, as packs of greater names hold their changes.
+    pub removed_packs: u64,
+    /// Loose files and packs that a later compaction will remove, once their grace time is over.
+    pub unripe: u64,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+    /// Requests made.
+    pub requests: RequestCounts,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
 }

@@ -16,8 +16,8 @@ pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, 
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
 pub(crate) use placed::{
-    PackRow, Places, complete_pack, each_loose, forget_loose, forget_pack, forget_places, list_packs, lose,
-    lose_packed, lost, pack_ids, regain, remember_pack,
+    Covered, NewPack, PackRow, Places, complete_pack, each_loose, forget_loose, forget_pack, forget_places, list_packs,
+    lose, lose_packed, lost, pack_ids, regain, remember_pack, set_covered,
 };
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};

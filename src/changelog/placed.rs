@@ -16,6 +16,8 @@ pub(crate) struct PackRow {
     pub(crate) pack: ChangeId,
     pub(crate) size: u64,
     pub(crate) changes: u64,
+    /// The bytes of its records, once decompressed.
+    pub(crate) raw: u64,
     /// The least and the greatest id in it.
     pub(crate) first: ChangeId,
     pub(crate) last: ChangeId,
@@ -23,12 +25,53 @@ pub(crate) struct PackRow {
     pub(crate) complete: bool,
     /// When this replica wrote it or first saw it.
     pub(crate) seen_ms: u64,
+    /// Whether packs of greater names hold all of its changes.
+    pub(crate) covered: Covered,
+}
+
+/// Whether packs of greater names hold all of a pack's changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Covered {
+    /// Still to be found out.
+    Unknown,
+    No,
+    /// The last of them was seen then.
+    Since(u64),
+}
+
+impl Covered {
+    fn decode(ms: i64) -> Self {
+        match u64::try_from(ms) {
+            Err(_) => Self::Unknown,
+            Ok(0) => Self::No,
+            Ok(ms) => Self::Since(ms),
+        }
+    }
+
+    fn encode(self) -> i64 {
+        match self {
+            Self::Unknown => -1,
+            Self::No => 0,
+            Self::Since(ms) => i64::try_from(ms.max(1)).unwrap_or(i64::MAX),
+        }
+    }
+}
+
+/// What a pack's header says of it, and how large it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct NewPack<'a> {
+    pub(crate) pack: ChangeId,
+    pub(crate) size: u64,
+    pub(crate) raw: u64,
+    /// The ids of its changes, ascending and not empty.
+    pub(crate) ids: &'a [ChangeId],
+    pub(crate) complete: bool,
 }
 
 /// The remembered packs of a remote, by name.
 pub(crate) fn list_packs(conn: &Connection, remote: i64) -> Result<Vec<PackRow>> {
-    let sql =
-        "SELECT pack, size, changes, first, last, complete, seen_ms FROM ZV_PACK WHERE remote_no = ?1 ORDER BY pack";
+    let sql = "SELECT pack, size, changes, raw, first, last, complete, seen_ms, covered_ms FROM ZV_PACK \
+               WHERE remote_no = ?1 ORDER BY pack";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([remote])?;
     let mut packs = Vec::new();
@@ -37,10 +80,12 @@ pub(crate) fn list_packs(conn: &Connection, remote: i64) -> Result<Vec<PackRow>>
             pack: id_from(row.get(0)?)?,
             size: row.get(1)?,
             changes: row.get(2)?,
-            first: id_from(row.get(3)?)?,
-            last: id_from(row.get(4)?)?,
-            complete: row.get(5)?,
-            seen_ms: row.get(6)?,
+            raw: row.get(3)?,
+            first: id_from(row.get(4)?)?,
+            last: id_from(row.get(5)?)?,
+            complete: row.get(6)?,
+            seen_ms: row.get(7)?,
+            covered: Covered::decode(row.get(8)?),
         });
     }
     Ok(packs)
@@ -54,37 +99,44 @@ pub(crate) fn pack_ids(conn: &Connection, remote: i64, pack: ChangeId) -> Result
     decode_ids(&ids, changes).map_err(|bad| Error::corrupt("ZV_PACK holds ids that cannot be read").caused_by(bad))
 }
 
-/// Remembers a pack with the ids of its changes, ascending and not empty. One that is remembered already keeps its time.
-pub(crate) fn remember_pack(
-    conn: &Connection,
-    remote: i64,
-    pack: (ChangeId, u64),
-    ids: &[ChangeId],
-    complete: bool,
-    now_ms: u64,
-) -> Result<()> {
+/// Remembers a pack. One that is remembered already keeps its time.
+pub(crate) fn remember_pack(conn: &Connection, remote: i64, new: NewPack<'_>, now_ms: u64) -> Result<()> {
+    let NewPack { pack, size, raw, ids, complete } = new;
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
-    let sql = "INSERT INTO ZV_PACK (remote_no, pack, size, changes, first, last, complete, seen_ms, ids) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9) \
-               ON CONFLICT (remote_no, pack) DO UPDATE SET size = ?3, changes = ?4, first = ?5, last = ?6, \
-               complete = ?7, ids = ?9";
+    let sql = "INSERT INTO ZV_PACK (remote_no, pack, size, changes, raw, first, last, complete, seen_ms, covered_ms, ids) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, -1, ?10) \
+               ON CONFLICT (remote_no, pack) DO UPDATE SET size = ?3, changes = ?4, raw = ?5, first = ?6, last = ?7, \
+               complete = ?8, ids = ?10";
     conn.prepare_cached(sql)?.execute((
         remote,
-        pack.0.as_bytes(),
-        pack.1,
+        pack.as_bytes(),
+        size,
         ids.len(),
+        raw,
         first.as_bytes(),
         last.as_bytes(),
         complete,
-        now_ms,
+        now_ms.max(1),
         encode_ids(ids),
     ))?;
-    let mut mark = conn.prepare_cached("UPDATE ZV_LOOSE SET packed = 1 WHERE remote_no = ?1 AND change_id = ?2")?;
+    // It may hold what older packs hold.
+    let sql = "UPDATE ZV_PACK SET covered_ms = -1 WHERE remote_no = ?1 AND pack < ?2 AND covered_ms = 0 \
+               AND first <= ?4 AND last >= ?3";
+    conn.prepare_cached(sql)?.execute((remote, pack.as_bytes(), first.as_bytes(), last.as_bytes()))?;
+    let sql = "UPDATE ZV_LOOSE SET packed_ms = ?3 WHERE remote_no = ?1 AND change_id = ?2 AND packed_ms = 0";
+    let mut mark = conn.prepare_cached(sql)?;
     for id in loose_between(conn, remote, *first, *last)? {
         if ids.binary_search(&id).is_ok() {
-            mark.execute((remote, id.as_bytes()))?;
+            mark.execute((remote, id.as_bytes(), now_ms.max(1)))?;
         }
     }
+    Ok(())
+}
+
+/// Records what was found out of a pack.
+pub(crate) fn set_covered(conn: &Connection, remote: i64, pack: ChangeId, covered: Covered) -> Result<()> {
+    let sql = "UPDATE ZV_PACK SET covered_ms = ?3 WHERE remote_no = ?1 AND pack = ?2";
+    conn.prepare_cached(sql)?.execute((remote, pack.as_bytes(), covered.encode()))?;
     Ok(())
 }
 
@@ -101,11 +153,16 @@ pub(crate) fn forget_pack(conn: &Connection, remote: i64, pack: ChangeId) -> Res
     let sql = "DELETE FROM ZV_PACK WHERE remote_no = ?1 AND pack = ?2";
     conn.prepare_cached(sql)?.execute((remote, pack.as_bytes()))?;
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(ids) };
+    // What it covered may be uncovered now.
+    let sql =
+        "UPDATE ZV_PACK SET covered_ms = -1 WHERE remote_no = ?1 AND covered_ms > 0 AND first <= ?3 AND last >= ?2";
+    conn.prepare_cached(sql)?.execute((remote, first.as_bytes(), last.as_bytes()))?;
     let mut places = Places::new(conn, remote)?;
-    let mut mark = conn.prepare_cached("UPDATE ZV_LOOSE SET packed = 0 WHERE remote_no = ?1 AND change_id = ?2")?;
+    let sql = "UPDATE ZV_LOOSE SET packed_ms = ?3 WHERE remote_no = ?1 AND change_id = ?2";
+    let mut mark = conn.prepare_cached(sql)?;
     for id in loose_between(conn, remote, *first, *last)? {
-        if ids.binary_search(&id).is_ok() && !places.is_packed(id)? {
-            mark.execute((remote, id.as_bytes()))?;
+        if ids.binary_search(&id).is_ok() {
+            mark.execute((remote, id.as_bytes(), places.packed_ms(id)?))?;
         }
     }
     Ok(ids)
@@ -122,13 +179,13 @@ fn loose_between(conn: &Connection, remote: i64, first: ChangeId, last: ChangeId
     Ok(ids)
 }
 
-/// Calls back with each remembered loose file of a remote, by id, and whether a pack holds its change too.
+/// Calls back with each remembered loose file of a remote, by id, and when a pack was seen that holds its change too (or 0).
 pub(crate) fn each_loose(
     conn: &Connection,
     remote: i64,
-    mut each: impl FnMut(ChangeId, bool) -> Result<()>,
+    mut each: impl FnMut(ChangeId, u64) -> Result<()>,
 ) -> Result<()> {
-    let sql = "SELECT change_id, packed FROM ZV_LOOSE WHERE remote_no = ?1 ORDER BY change_id";
+    let sql = "SELECT change_id, packed_ms FROM ZV_LOOSE WHERE remote_no = ?1 ORDER BY change_id";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([remote])?;
     while let Some(row) = rows.next()? {
@@ -217,19 +274,34 @@ impl<'c> Places<'c> {
 
     /// Whether a pack holds a change.
     pub(crate) fn is_packed(&mut self, id: ChangeId) -> Result<bool> {
+        Ok(self.packs_with(id, true)?.next().is_some())
+    }
+
+    /// When the first pack was seen that holds a change; 0 where none does.
+    pub(crate) fn packed_ms(&mut self, id: ChangeId) -> Result<u64> {
+        Ok(self.packs_with(id, false)?.map(|row| row.seen_ms).min().unwrap_or(0))
+    }
+
+    /// The packs that hold a change, newest name first: all of them, or just one.
+    pub(crate) fn packs_with(&mut self, id: ChangeId, just_one: bool) -> Result<impl Iterator<Item = &PackRow>> {
+        let mut found = Vec::new();
         for at in (0..self.packs.len()).rev() {
             let row = &self.packs[at];
             if row.first <= id && id <= row.last {
                 let pack = row.pack;
                 if self.ids(pack)?.binary_search(&id).is_ok() {
-                    return Ok(true);
+                    found.push(at);
+                    if just_one {
+                        break;
+                    }
                 }
             }
         }
-        Ok(false)
+        Ok(found.into_iter().map(|at| &self.packs[at]))
     }
 
-    fn ids(&mut self, pack: ChangeId) -> Result<Arc<Vec<ChangeId>>> {
+    /// The ids of a pack's changes.
+    pub(crate) fn ids(&mut self, pack: ChangeId) -> Result<Arc<Vec<ChangeId>>> {
         if let Some((_, ids)) = self.cache.iter().find(|(cached, _)| *cached == pack) {
             return Ok(Arc::clone(ids));
         }
@@ -245,9 +317,9 @@ impl<'c> Places<'c> {
 
     /// Remembers a loose file whose change the log holds.
     pub(crate) fn remember_loose(&mut self, id: ChangeId) -> Result<()> {
-        let packed = self.is_packed(id)?;
-        let sql = "INSERT OR IGNORE INTO ZV_LOOSE (remote_no, change_id, packed) VALUES (?1, ?2, ?3)";
-        self.conn.prepare_cached(sql)?.execute((self.remote, id.as_bytes(), packed))?;
+        let packed_ms = self.packed_ms(id)?;
+        let sql = "INSERT OR IGNORE INTO ZV_LOOSE (remote_no, change_id, packed_ms) VALUES (?1, ?2, ?3)";
+        self.conn.prepare_cached(sql)?.execute((self.remote, id.as_bytes(), packed_ms))?;
         Ok(())
     }
 }

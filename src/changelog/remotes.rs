@@ -197,8 +197,11 @@ pub(crate) fn keep(conn: &Connection, kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// Records that a change stays here no longer.
-pub(crate) fn unkeep(conn: &Connection, id: ChangeId) -> Result<()> {
+/// Records that a change stays here no longer, and went to one remote. The others that lack it are to get it too.
+pub(crate) fn unkeep(conn: &Connection, remote: i64, id: ChangeId) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_LOST (remote_no, change_id) SELECT no, change_id FROM ZV_REMOTE \
+               JOIN ZV_KEPT ON seq <= pushed_seq WHERE no <> ?1 AND change_id = ?2";
+    conn.prepare_cached(sql)?.execute((remote, id.as_bytes()))?;
     conn.prepare_cached("DELETE FROM ZV_KEPT WHERE change_id = ?1")?.execute([id.as_bytes()])?;
     Ok(())
 }

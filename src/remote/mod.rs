@@ -148,6 +148,11 @@ impl Remote {
         self.0.has_own_clock
     }
 
+    /// Whether the place is a folder, which another program may carry elsewhere.
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self.0.backend, Backend::Folder(_))
+    }
+
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
         match &self.0.backend {

@@ -172,6 +172,6 @@ fn pack_again(conn: &mut Connection, no: i64, pack: ChangeId) -> Result<Option<(
         }
         writer.add(id, &encode_change(&read_change(&tx, id)?));
     }
-    let (bytes, ids) = writer.finish();
-    Ok(Some((bytes, ids.len() as u64)))
+    let packed = writer.finish();
+    Ok(Some((packed.bytes, packed.ids.len() as u64)))
 }

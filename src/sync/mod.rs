@@ -2,6 +2,7 @@
 
 mod clocks;
 mod clone;
+pub(crate) mod compaction;
 mod definitions;
 mod full;
 mod join;
@@ -26,9 +27,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Fetched, Listing, Remote};
-use crate::report::{OversizeChange, Phase, RequestCounts, SyncReport};
+use crate::report::{OversizeChange, Phase, SyncReport};
 use crate::wire::{Layout, ObjectName, RemoteIdentity};
 pub(crate) use clone::{check_clonable, create_tables};
+pub use compaction::CompactOptions;
+pub(crate) use compaction::compact;
 pub(crate) use definitions::{define, differences};
 use plan::Known;
 pub(crate) use push::oversize;
@@ -93,14 +96,9 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
         full::mend(session, remote, &row, &listing, &mut report).await?;
     }
     finish(session, &row, layout, &mut report).await?;
+    report.compaction_due = compaction::is_due(session, remote, &row, files_only).await?;
     let after = remote.traffic();
-    report.requests = RequestCounts {
-        list: after.list - traffic.list,
-        get: after.get - traffic.get,
-        put: after.put - traffic.put,
-        delete: after.delete - traffic.delete,
-        head: after.head - traffic.head,
-    };
+    report.requests = after.since(&traffic);
     report.bytes_in = after.bytes_in - traffic.bytes_in;
     report.bytes_out = after.bytes_out - traffic.bytes_out;
     report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);

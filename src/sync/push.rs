@@ -11,15 +11,15 @@ use rusqlite::Connection;
 use super::plan::is_there;
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
 use crate::changelog::{
-    Kept, Log, Names, Places, contains, keep, list_tracked, lost, pushed_seq, read_change, regain, remember_pack,
-    set_pushed, unkeep,
+    Kept, Log, Names, NewPack, Places, contains, keep, list_tracked, lost, pushed_seq, read_change, regain,
+    remember_pack, set_pushed, unkeep,
 };
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Listing, Remote};
 use crate::report::Phase;
-use crate::wire::{MAX_PACK_CHANGES, MAX_PACKED_CHANGE, ObjectName, PackWriter, encode_change};
+use crate::wire::{MAX_PACK_CHANGES, MAX_PACKED_CHANGE, ObjectName, PackWriter, Packed, encode_change};
 
 /// So many changes are a handful; more go as packs.
 pub(super) const HANDFUL: usize = 16;
@@ -30,7 +30,7 @@ const PART_BYTES: usize = 8 << 20;
 /// A part of what is to be pushed, ready to be put.
 #[derive(Default)]
 struct Part {
-    pack: Option<(ChangeId, Bytes, Vec<ChangeId>)>,
+    pack: Option<(ChangeId, Packed)>,
     files: Vec<(ChangeId, Bytes)>,
     kept: Vec<Kept>,
     /// Of these changes, those that had been there before.
@@ -256,8 +256,7 @@ impl Producer {
             }
         }
         if !writer.is_empty() {
-            let (pack, ids) = writer.finish();
-            part.pack = Some((self.names.next(self.now_ms, self.random), pack, ids));
+            part.pack = Some((self.names.next(self.now_ms, self.random), writer.finish()));
         }
         Ok(part)
     }
@@ -272,12 +271,10 @@ fn blocked_tables(conn: &Connection) -> Result<HashSet<u32>> {
 async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, report: &mut SyncReport) -> Result<()> {
     let Part { pack, files, kept, healed, regained, pushed } = part;
     let loose: Vec<ChangeId> = files.iter().map(|(id, _)| *id).collect();
-    let count = loose.len() + pack.as_ref().map_or(0, |(_, _, ids)| ids.len());
+    let count = loose.len() + pack.as_ref().map_or(0, |(_, packed)| packed.ids.len());
     put_files(session, remote, files).await?;
-    let mut remembered = None;
-    if let Some((name, bytes, ids)) = pack {
-        remembered = Some((name, bytes.len() as u64, ids));
-        remote.put(&ObjectName::Pack(name), bytes).await?;
+    if let Some((name, packed)) = &pack {
+        remote.put(&ObjectName::Pack(*name), packed.bytes.clone()).await?;
     }
     report.pushed += count as u64;
     report.healed += healed;
@@ -285,8 +282,8 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            if let Some((name, size, ids)) = &remembered {
-                remember_pack(&tx, no, (*name, *size), ids, true, now_ms)?;
+            if let Some((name, packed)) = &pack {
+                remember_pack(&tx, no, own_pack(*name, packed), now_ms)?;
             }
             let mut places = Places::new(&tx, no)?;
             loose.iter().try_for_each(|id| places.remember_loose(*id))?;
@@ -298,6 +295,12 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
             Ok(tx.commit()?)
         })
         .await
+}
+
+/// A pack that was just written here.
+pub(super) fn own_pack(name: ChangeId, packed: &Packed) -> NewPack<'_> {
+    let Packed { bytes, ids, raw } = packed;
+    NewPack { pack: name, size: bytes.len() as u64, raw: *raw, ids, complete: true }
 }
 
 async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, Bytes)>) -> Result<()> {
@@ -338,7 +341,7 @@ async fn push_kept_again(
             let tx = immediate(conn)?;
             let mut places = Places::new(&tx, no)?;
             for id in ids {
-                unkeep(&tx, id)?;
+                unkeep(&tx, no, id)?;
                 places.remember_loose(id)?;
             }
             Ok(tx.commit()?)

@@ -3,6 +3,7 @@
 
 pub mod dated_store;
 pub mod faulty_store;
+pub mod packs;
 pub mod pair;
 pub mod shared_folder;
 pub mod wall;

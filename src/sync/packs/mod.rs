@@ -12,7 +12,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::plan::{Known, Refusal, is_listed};
 use super::pull::{AbortOnDrop, append_pulled};
 use super::{RemoteRow, Session, SyncReport};
-use crate::changelog::{Places, complete_pack, contains, forget_refused, list_packs, lose, pack_ids, remember_pack};
+use crate::changelog::{
+    NewPack, Places, complete_pack, contains, forget_refused, list_packs, lose, pack_ids, remember_pack,
+};
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
@@ -228,7 +230,14 @@ struct Wanted {
 fn decide(conn: &mut Connection, ground: &Ground, pack: ListedPack, header: &PackHeader) -> Result<Wanted> {
     let lacking = lacking(conn, &header.ids)?;
     let tx = immediate(conn)?;
-    remember_pack(&tx, ground.no, (pack.id, pack.size), &header.ids, lacking.is_empty(), ground.now_ms)?;
+    let new = NewPack {
+        pack: pack.id,
+        size: pack.size,
+        raw: header.raw_len(),
+        ids: &header.ids,
+        complete: lacking.is_empty(),
+    };
+    remember_pack(&tx, ground.no, new, ground.now_ms)?;
     if ground.layout_files {
         // Under this layout a pack is no place for a change: plain readers look for a file.
         let places = Places::new(&tx, ground.no)?;

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use super::BadFile;
 use crate::model::ChangeId;
 pub(crate) use read::{decode_block, decode_ids};
-pub(crate) use write::{PackWriter, encode_ids};
+pub(crate) use write::{PackWriter, Packed, encode_ids};
 
 const MAGIC: [u8; 8] = *b"\x89ZVPACK\n";
 const VERSION: u8 = 1;
@@ -47,8 +47,8 @@ pub(crate) const MAX_HEADER_BYTES: u64 =
 pub(crate) const HEADER_GUESS: u64 = 1 << 20;
 
 /// Whether a pack is never joined with others again.
-pub(crate) fn is_frozen(changes: u64, bytes: u64) -> bool {
-    changes >= MAX_PACK_CHANGES as u64 || bytes >= FULL_BYTES
+pub(crate) fn is_frozen(changes: u64, bytes: u64, raw: u64) -> bool {
+    changes >= MAX_PACK_CHANGES as u64 || bytes >= FULL_BYTES || raw >= FULL_RAW
 }
 
 /// A block as the header has it.
@@ -98,6 +98,11 @@ impl PackHeader {
     /// How long the whole pack is.
     pub(crate) fn pack_len(&self) -> u64 {
         self.len + self.blocks.iter().map(|block| u64::from(block.stored)).sum::<u64>()
+    }
+
+    /// How many bytes the records of all blocks are.
+    pub(crate) fn raw_len(&self) -> u64 {
+        self.blocks.iter().map(|block| u64::from(block.raw)).sum()
     }
 
     /// Each block: where it lies in the pack, and which of the ids are its records'.

@@ -19,7 +19,7 @@ fn change(n: u64, text: &str) -> Change {
 fn packed(changes: &[Change]) -> Vec<u8> {
     let mut writer = PackWriter::new();
     changes.iter().for_each(|change| writer.add(change.id, &encode_change(change)));
-    writer.finish().0.to_vec()
+    writer.finish().bytes.to_vec()
 }
 
 fn unpack(bytes: &[u8]) -> Result<Vec<Change>, BadFile> {
@@ -177,8 +177,8 @@ fn a_pack_is_full_at_its_number_of_changes() {
         writer.add(clock.next(0, 0), &file);
     }
     assert!(writer.is_full());
-    let (bytes, ids) = writer.finish();
-    assert!(is_frozen(ids.len() as u64, bytes.len() as u64));
+    let Packed { bytes, ids, raw } = writer.finish();
+    assert!(is_frozen(ids.len() as u64, bytes.len() as u64, raw));
     assert_eq!(PackHeader::decode(&bytes).unwrap().ids, ids);
     // The header of a full pack comes with the first request.
     assert!(PackHeader::decode(&bytes).unwrap().len < HEADER_GUESS);
@@ -220,7 +220,7 @@ fn a_full_pack_of_typical_changes_takes_at_most_two_fifths_of_the_loose_files() 
         loose += file.len() as u64;
         writer.add(id, &file);
     }
-    let pack = writer.finish().0.len() as u64;
+    let pack = writer.finish().bytes.len() as u64;
     println!("{loose} bytes loose, {pack} packed: {:.1} %", pack as f64 * 100.0 / loose as f64);
     assert!(pack * 100 <= loose * 40, "{pack} of {loose}");
 }

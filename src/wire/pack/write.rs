@@ -4,9 +4,7 @@ use bytes::Bytes;
 use sha2::{Digest, Sha256};
 use zstd::bulk::Compressor;
 
-use super::{
-    BlockHead, CODEC_ZSTD, FULL_BLOCK, FULL_BYTES, FULL_RAW, MAGIC, MAX_PACK_CHANGES, MAX_PACKED_CHANGE, VERSION,
-};
+use super::{BlockHead, CODEC_ZSTD, FULL_BLOCK, MAGIC, MAX_PACKED_CHANGE, VERSION, is_frozen};
 use crate::model::ChangeId;
 
 /// A pack of usual changes shrinks to a fifth at this level, faster than SQLite reads them.
@@ -43,7 +41,7 @@ impl PackWriter {
 
     /// Whether the pack takes no more changes.
     pub(crate) fn is_full(&self) -> bool {
-        self.ids.len() >= MAX_PACK_CHANGES || self.stored.len() as u64 >= FULL_BYTES || self.raw >= FULL_RAW
+        is_frozen(self.ids.len() as u64, self.stored.len() as u64, self.raw)
     }
 
     /// Adds a change by its file, which is no larger than [`MAX_PACKED_CHANGE`]; ids ascend.
@@ -75,8 +73,8 @@ impl PackWriter {
         self.open_records = 0;
     }
 
-    /// The pack, and the ids of its changes.
-    pub(crate) fn finish(mut self) -> (Bytes, Vec<ChangeId>) {
+    /// The pack.
+    pub(crate) fn finish(mut self) -> Packed {
         self.close_block();
         let ids = compress(&mut self.compressor, &flat(&self.ids));
         let mut header = Vec::with_capacity(ids.len() + 64);
@@ -96,8 +94,17 @@ impl PackWriter {
         header.extend_from_slice(&hash);
         // One copy of the larger part is spared by putting the header before it in place.
         self.stored.splice(0..0, header);
-        (self.stored.into(), self.ids)
+        Packed { bytes: self.stored.into(), ids: self.ids, raw: self.raw }
     }
+}
+
+/// A finished pack.
+pub(crate) struct Packed {
+    pub(crate) bytes: Bytes,
+    /// The ids of its changes.
+    pub(crate) ids: Vec<ChangeId>,
+    /// The bytes of its records before they were compressed.
+    pub(crate) raw: u64,
 }
 
 /// Ids, ascending, as a header holds them.
