@@ -15,7 +15,8 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::remote::Remote;
 use crate::report::{
-    CompactReport, Conflict, Held, LogEntry, Phase, Progress, Status, SyncReport, TrackReport, VerifyReport,
+    CompactReport, Conflict, Held, LogEntry, Phase, Progress, RemoteSurvey, Status, SyncReport, TrackReport,
+    VerifyReport,
 };
 use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use crate::{Settings, history, status, verify};
@@ -236,6 +237,15 @@ impl Replica {
     /// [`ErrorKind::Remote`] if the remote does not answer or refuses, or this replica has not synced there yet.
     pub async fn compact(&self, remote: &Remote, options: &CompactOptions) -> Result<CompactReport> {
         sync::compact(&self.session, remote, options).await
+    }
+
+    /// What lies on a remote, what listing it costs and what compaction would save; and this machine's clock against the store's.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Remote`] if the remote does not answer or refuses.
+    pub async fn survey(&self, remote: &Remote) -> Result<RemoteSurvey> {
+        sync::survey(&self.session, remote).await
     }
 
     /// Makes a new replica, with its tables, from a remote alone. Interrupted, the same call goes on.

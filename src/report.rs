@@ -44,6 +44,36 @@ pub struct SyncReport {
     pub elapsed_ms: u64,
 }
 
+/// What lies on a remote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RemoteSurvey {
+    /// Loose files: changes in a file each.
+    pub loose_files: u64,
+    /// Their bytes.
+    pub loose_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Packs that this replica has not looked into yet.
+    pub unknown_packs: u64,
+    /// Objects in all, table definitions and the like included.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many objects compaction would leave, once what it replaces is removed.
+    pub objects_compacted: u64,
+    /// Requests that list the remote in a bucket, where a page holds 1,000 names: what an idle sync costs.
+    pub list_requests: u64,
+    /// The same after compaction.
+    pub list_requests_compacted: u64,
+    /// By how many milliseconds this machine's clock is ahead of the store's; nothing where that cannot be told.
+    pub clock_skew_ms: Option<i64>,
+    /// Requests made to find this out.
+    pub requests: RequestCounts,
+}
+
 /// What a compaction did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 #[non_exhaustive]

@@ -113,6 +113,11 @@ async fn ask_store(session: &Session, remote: &Remote, row: &RemoteRow, meeting:
             made
         }
     };
+    store_clock(remote, identity).await
+}
+
+/// Writes an identity again and asks when that was.
+pub(super) async fn store_clock(remote: &Remote, identity: ChangeId) -> Result<Option<u64>> {
     let name = ObjectName::Identity(identity);
     if remote.put(&name, RemoteIdentity::new(identity.to_string()).encode().into()).await.is_err() {
         // Somebody who may only read cannot ask; pushing will say so in its own words.

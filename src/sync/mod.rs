@@ -12,6 +12,7 @@ mod plan;
 mod pull;
 mod push;
 mod session;
+mod survey;
 mod verify_remote;
 
 use std::sync::Arc;
@@ -37,6 +38,7 @@ use plan::Known;
 pub(crate) use push::oversize;
 pub(crate) use session::Session;
 pub use session::Settings;
+pub(crate) use survey::survey;
 pub(crate) use verify_remote::verify_remote;
 
 /// How a replica with rows of its own joins a remote that it is not related to.

@@ -1,6 +1,7 @@
 //! What the tests share: replicas in memory and in files, a remote of their own, rows as text. Uses the public API only.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod counting_store;
 pub mod dated_store;
 pub mod faulty_store;
 pub mod packs;

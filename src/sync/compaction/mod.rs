@@ -316,3 +316,6 @@ fn encode_from(conn: &mut Connection, ids: &[ChangeId], from: usize) -> Result<(
     }
     Ok((writer.finish(), at))
 }
+
+#[cfg(test)]
+mod model;
