@@ -1,5 +1,7 @@
 //! What a sync works with: the connection, which never blocks the runtime, the world, the settings, a callback.
 
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -48,12 +50,29 @@ pub(crate) struct Session {
     pub(crate) world: World,
     pub(crate) settings: Settings,
     pub(crate) on_progress: Option<OnProgress>,
+    /// Whether a watch of a database in memory runs.
+    pub(crate) is_watched: Arc<AtomicBool>,
 }
 
 impl Session {
     pub(crate) fn new(conn: Connection) -> Self {
         let settings = Settings::default();
-        Self { conn: Arc::new(Mutex::new(conn)), world: settings.world.clone(), settings, on_progress: None }
+        Self {
+            conn: Arc::new(Mutex::new(conn)),
+            world: settings.world.clone(),
+            settings,
+            on_progress: None,
+            is_watched: Arc::default(),
+        }
+    }
+
+    /// The database's file, by its one name; nothing for a database in memory.
+    pub(crate) fn path(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = self.lock().path().filter(|path| !path.is_empty()).map(PathBuf::from) else { return Ok(None) };
+        let found = std::fs::canonicalize(&path).map_err(|e| {
+            Error::new(ErrorKind::Database, format!("{}: the database file is gone", path.display())).caused_by(e)
+        })?;
+        Ok(Some(found))
     }
 
     /// The connection itself. A panic elsewhere leaves no half-done transaction behind: rusqlite rolls back.

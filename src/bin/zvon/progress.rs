@@ -35,6 +35,17 @@ impl Bars {
         move |progress| bars.show(progress)
     }
 
+    /// Takes the bars off the terminal, for work that begins anew.
+    pub fn start_anew(&self) {
+        let mut state = self.by_phase();
+        if let Some(bars) = state.as_mut() {
+            for (_, bar) in bars.drain() {
+                bar.finish_and_clear();
+                self.all.remove(&bar);
+            }
+        }
+    }
+
     /// Takes the bars off the terminal for good: a step that still runs draws no more.
     pub fn clear(&self) {
         for bar in self.by_phase().take().unwrap_or_default().values() {

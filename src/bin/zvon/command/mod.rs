@@ -11,6 +11,7 @@ mod sync;
 mod track;
 mod untrack;
 mod verify;
+mod watch;
 
 use clap::Subcommand;
 
@@ -31,6 +32,8 @@ pub enum Command {
     Sync(sync::Args),
     /// Make a new replica, with its tables, from a remote, and save that remote.
     Clone(clone::Args),
+    /// Sync whenever there is something to sync, until Ctrl-C or SIGTERM; with --json, a document a line.
+    Watch(watch::Args),
     /// Show the replica, its tables and remotes, and what waits.
     Status,
     /// Show the history, newest first.
@@ -45,6 +48,13 @@ pub enum Command {
     Demo(demo::Args),
 }
 
+impl Command {
+    /// Whether it goes on until it is asked to end, and then ends well.
+    pub fn ends_when_asked(&self) -> bool {
+        matches!(self, Self::Watch(_))
+    }
+}
+
 /// Runs a command.
 pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure> {
     match command {
@@ -53,6 +63,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Untrack(args) => untrack::run(args, context).await,
         Command::Sync(args) => sync::run(args, context).await,
         Command::Clone(args) => clone::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
         Command::Status => status::run(context).await,
         Command::Log(args) => log::run(args, context).await,
         Command::Conflicts(args) => conflicts::run(args, context).await,
