@@ -148,7 +148,7 @@ struct Watch<'a> {
     usual_look: Duration,
     /// When the remote's turn is next.
     remote_at: Instant,
-    /// The schema after the last sync.
+    /// The schema before the last sync: one that changed since, be it by that sync, may have been changed behind its back.
     schema: Option<i64>,
     /// Whether the last sync for a commit left it behind: it waits for the remote's turn.
     is_muted: bool,
@@ -198,6 +198,7 @@ impl<'a> Watch<'a> {
         on_event: &mut impl FnMut(WatchEvent),
     ) -> Result<()> {
         self.ears.listen();
+        self.schema = self.look().await.map(|news| news.schema);
         let options = SyncOptions::default();
         let outcome = {
             let mut work = pin!(sync::sync(self.session, self.remote, &options));
@@ -238,9 +239,8 @@ impl<'a> Watch<'a> {
                 self.remote_at = Instant::now() + self.pace.synced(moved);
                 self.told.clear();
                 on_event(WatchEvent::Synced { cause, report });
-                let news = self.look().await;
-                self.schema = news.map(|news| news.schema);
-                self.is_muted = cause == WatchCause::Commit && !moved && news.is_some_and(|news| news.unpushed);
+                let left_behind = cause == WatchCause::Commit && !moved;
+                self.is_muted = left_behind && self.look().await.is_some_and(|news| news.unpushed);
                 Ok(())
             }
             Err(error) if is_lasting(&error) => Err(error),
