@@ -121,9 +121,9 @@ async fn an_idle_watch_asks_ever_less_often_and_a_commit_brings_it_back() {
         last = Instant::now();
     }
     let before = (store.requests(), remote.traffic());
-    sleep(Duration::from_secs(24 * 3600)).await;
+    sleep(Duration::from_secs(3600)).await;
     let looks = store.requests() - before.0;
-    assert!((24 * 60 - 1..=24 * 60).contains(&looks), "an idle day is one listing a minute, not {looks}");
+    assert!((59..=60).contains(&looks), "an idle hour is one listing a minute, not {looks}");
     assert_eq!(remote.traffic().list - before.1.list, looks as u64);
     // Away from the moment at which the remote is looked at anyway.
     sleep(Duration::from_secs(20)).await;
@@ -209,13 +209,13 @@ async fn a_jump_of_the_clock_syncs_at_once() {
     let replica = replica.with_settings(settings);
     let mut watch = Watching::with(&replica, &remote, never_by_itself());
     watch.synced_for(WatchCause::Start).await;
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_secs(600)).await;
     assert!(watch.events.try_recv().is_err(), "nothing happened");
     slept.store(8 * HOUR_MS, Ordering::SeqCst);
     let woken = Instant::now();
     watch.synced_for(WatchCause::Clock).await;
     assert!(woken.elapsed() <= Duration::from_secs(2));
-    sleep(Duration::from_secs(3600)).await;
+    sleep(Duration::from_secs(600)).await;
     assert!(watch.events.try_recv().is_err(), "it jumped once");
     watch.stop().await;
 }

@@ -5,6 +5,9 @@ mod demo;
 mod help;
 mod interrupt;
 mod place;
+#[path = "../common/s3_server.rs"]
+mod s3_server;
 mod settings;
 mod sync;
 mod usage;
+mod watch;

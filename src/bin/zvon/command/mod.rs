@@ -32,7 +32,11 @@ pub enum Command {
     Sync(sync::Args),
     /// Make a new replica, with its tables, from a remote, and save that remote.
     Clone(clone::Args),
-    /// Sync whenever there is something to sync, until Ctrl-C or SIGTERM; with --json, a document a line.
+    /// Sync whenever there is something new, until Ctrl-C.
+    ///
+    /// It hears of commits by any program and of files that appear in a folder, and looks at a bucket from time to time. A
+    /// remote that does not answer is tried again until it does. SIGTERM ends it too; both with exit code 0. With --json it
+    /// prints a document a line: started, synced, failed, stopped.
     Watch(watch::Args),
     /// Show the replica, its tables and remotes, and what waits.
     Status,
