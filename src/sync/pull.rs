@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::StreamExt;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc};
-use tokio::task::AbortHandle;
 
 use super::plan::{Plan, stamp_text};
+use super::session::AbortOnDrop;
 use super::{RefusedFile, RemoteRow, Session, SyncReport};
 use crate::changelog::{Log, NewChange, forget_refused, remember_refused, set_waiting};
 use crate::db::{bind_ref, immediate};
@@ -53,6 +53,7 @@ pub(super) async fn pull(
 ) -> Result<Pulled> {
     let total = plan.wanted.len() as u64;
     let progress = session.reporter(Phase::Pull);
+    progress(0, Some(total));
     let mut outcome = Outcome::default();
     let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(1);
     let fetching =
@@ -73,14 +74,6 @@ pub(super) async fn pull(
 struct Outcome {
     refused: Vec<(ListedChange, String)>,
     vanished: bool,
-}
-
-struct AbortOnDrop(AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
 }
 
 /// Asks for the wanted files in the order of their ids and hands them on in batches.

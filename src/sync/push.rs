@@ -43,6 +43,7 @@ pub(super) async fn push(
     let already = push_kept_again(session, remote, listing, report).await?;
     let progress = session.reporter(Phase::Push);
     let total = pending(session, row, plan.is_incomplete).await?;
+    progress(0, Some(total));
     let mut from = if plan.is_incomplete { 0 } else { row.pushed_seq };
     let mut next = read(session, listing, from).await?;
     let mut done = 0;

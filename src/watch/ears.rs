@@ -234,8 +234,7 @@ mod tests {
     fn objects_after(kind: EventKind, path: &str) -> Objects {
         let heard = heard();
         heard.take(Ok(Event::new(kind).add_path(path.into())));
-        let objects = lock(&heard.objects).clone();
-        objects
+        lock(&heard.objects).clone()
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod demo;
 mod help;
 mod interrupt;
 mod place;
+mod progress;
 #[path = "../common/s3_server.rs"]
 mod s3_server;
 mod settings;

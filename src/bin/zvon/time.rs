@@ -32,6 +32,14 @@ pub fn span(ms: u64) -> String {
     }
 }
 
+/// A span that is only guessed, in whole units.
+pub fn rough_span(ms: u64) -> String {
+    match ms {
+        0..MINUTE => format!("{} s", ms.div_ceil(SECOND)),
+        MINUTE.. => span(ms),
+    }
+}
+
 /// The Gregorian date of a day counted from 1970-01-01.
 ///
 /// Counted in years that begin in March, so that the leap day comes last, and in eras of 400 years, which are all alike.
@@ -86,5 +94,9 @@ mod tests {
         assert_eq!(span(125_000), "2 min");
         assert_eq!(span(3 * HOUR + 5 * MINUTE), "3 h 5 min");
         assert_eq!(span(50 * HOUR), "2 d 2 h");
+        assert_eq!(
+            (rough_span(1), rough_span(59_001), rough_span(MINUTE)),
+            ("1 s".into(), "60 s".into(), "1 min".into())
+        );
     }
 }
