@@ -293,3 +293,20 @@ async fn a_database_that_another_program_holds_is_waited_for() {
     assert_eq!(watch.synced_for(WatchCause::Retry).await.pushed, 2);
     watch.stop().await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_database_that_is_replaced_under_its_name_ends_it() {
+    let (dir, remote) = (tempfile::tempdir().unwrap(), fresh_remote());
+    let (path, backup) = (dir.path().join("notes.db"), dir.path().join("backup.db"));
+    let replica = in_file(&path).await;
+    drop(in_file(&backup).await);
+    let mut options = WatchOptions::default();
+    options.interval = Duration::from_millis(200);
+    let mut watch = Watching::with(&replica, &remote, options);
+    watch.synced_for(WatchCause::Start).await;
+    std::fs::rename(&backup, &path).unwrap();
+    let error = timeout(DEADLINE, watch.task).await.expect("the watch ends").unwrap().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Database);
+    assert!(error.to_string().contains("was replaced by another file while it was watched"), "{error}");
+}

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use futures::StreamExt;
 use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc};
+use tokio::task::AbortHandle;
 
 use super::plan::{Plan, stamp_text};
-use super::session::AbortOnDrop;
 use super::{RefusedFile, RemoteRow, Session, SyncReport};
 use crate::changelog::{Log, NewChange, forget_refused, remember_refused, set_waiting};
 use crate::db::{bind_ref, immediate};
@@ -74,6 +74,15 @@ pub(super) async fn pull(
 struct Outcome {
     refused: Vec<(ListedChange, String)>,
     vanished: bool,
+}
+
+/// Ends a task with whoever waits for it.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// Asks for the wanted files in the order of their ids and hands them on in batches.

@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
-use tokio::task::AbortHandle;
 
+use super::pull::AbortOnDrop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ChangeId;
 use crate::remote::{Remote, Traffic};
@@ -115,7 +115,7 @@ impl Session {
 
     /// Repeats the last report while bytes move and nothing else is told: a large batch on a slow line takes its time.
     /// Ends when what it returns is dropped.
-    pub(crate) fn repeat_reports(&self) -> Option<AbortOnDrop> {
+    pub(super) fn repeat_reports(&self) -> Option<AbortOnDrop> {
         let (callback, meter) = (self.on_progress.clone()?, self.meter.clone()?);
         let repeating = tokio::spawn(async move {
             loop {
@@ -171,14 +171,5 @@ impl Meter {
 
     fn last(&self) -> MutexGuard<'_, Option<Progress>> {
         self.last.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// Ends a task when it is dropped.
-pub(crate) struct AbortOnDrop(pub(crate) AbortHandle);
-
-impl Drop for AbortOnDrop {
-    fn drop(&mut self) {
-        self.0.abort();
     }
 }

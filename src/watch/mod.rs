@@ -3,6 +3,7 @@
 //! `pace` says when (pure), `ears` hears of files, `news` looks into the database, `lock` keeps a second watch away.
 
 mod ears;
+mod file;
 mod lock;
 mod news;
 mod pace;
@@ -21,6 +22,7 @@ use crate::remote::Remote;
 use crate::report::SyncReport;
 use crate::sync::{self, Session, SyncOptions};
 use ears::Ears;
+use file::DatabaseFile;
 use lock::Lock;
 use news::News;
 use pace::Pace;
@@ -141,6 +143,8 @@ struct Watch<'a> {
     remote: &'a Remote,
     options: &'a WatchOptions,
     _lock: Lock,
+    /// Nothing for a database in memory.
+    file: Option<DatabaseFile>,
     ears: Ears,
     pace: Pace,
     started: Instant,
@@ -160,13 +164,11 @@ struct Watch<'a> {
 
 impl<'a> Watch<'a> {
     fn new(session: &'a Session, remote: &'a Remote, options: &'a WatchOptions) -> Result<Self> {
-        let database = session.path()?;
-        let lock = match &database {
-            Some(path) => Lock::on_file(path)?,
-            None => Lock::in_memory(&session.is_watched)?,
-        };
-        let ears = Ears::new(database.as_deref(), remote.folder());
-        let usual_look = match &database {
+        let file = session.path()?.map(DatabaseFile::new);
+        let database = file.as_ref().map(DatabaseFile::path);
+        let lock = database.map_or_else(|| Lock::in_memory(&session.is_watched), Lock::on_file)?;
+        let ears = Ears::new(database, remote.folder());
+        let usual_look = match database {
             Some(_) if ears.hear_database() => LOOK,
             Some(_) => LOOK_DEAF,
             None => LOOK_MEMORY,
@@ -177,6 +179,7 @@ impl<'a> Watch<'a> {
             remote,
             options,
             _lock: lock,
+            file,
             ears,
             pace: Pace::new(options.interval, options.max_interval),
             started: now,
@@ -197,6 +200,7 @@ impl<'a> Watch<'a> {
         mut stop: Pin<&mut impl FusedFuture<Output = ()>>,
         on_event: &mut impl FnMut(WatchEvent),
     ) -> Result<()> {
+        self.file.as_ref().map_or(Ok(()), DatabaseFile::check)?;
         self.ears.listen();
         self.schema = self.look().await.map(|news| news.schema);
         let options = SyncOptions::default();
