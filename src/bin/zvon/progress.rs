@@ -106,15 +106,17 @@ impl State {
     fn show(&mut self, progress: Progress, now_ms: u64) {
         let Some(screen) = &mut self.screen else { return };
         let at = self.phases.iter().position(|seen| seen.phase == progress.phase);
-        if let (None, Screen::Lines(out)) = (at, &mut *screen) {
-            let over = self.phases.iter_mut().filter(|seen| seen.comes_first() && seen.last.done > 0);
-            over.for_each(|seen| seen.tell_end(out));
+        if let Screen::Lines(out) = screen {
+            let others = self.phases.iter_mut().filter(|seen| seen.phase != progress.phase);
+            others.filter(|seen| seen.seems_over()).for_each(|seen| seen.tell_end(out));
         }
         let seen = match at {
             Some(at) => &mut self.phases[at],
             None => self.phases.push_mut(Seen::new(progress, now_ms)),
         };
         seen.samples.add(sample(progress, now_ms));
+        // More was found to do after all: the end is told again.
+        seen.has_ended &= progress.done <= seen.last.done;
         seen.last = progress;
         if progress.done == 0 && progress.total.is_none_or(|total| total == 0) {
             return;
@@ -122,8 +124,7 @@ impl State {
         match screen {
             Screen::Bars(all) if now_ms.saturating_sub(self.since_ms) >= PATIENCE_MS => seen.draw(all),
             Screen::Bars(_) => {}
-            Screen::Lines(out) if progress.total == Some(progress.done) => seen.tell_end(out),
-            Screen::Lines(out) if now_ms.saturating_sub(seen.told_ms) >= LINE_MS => {
+            Screen::Lines(out) if !seen.seems_over() && now_ms.saturating_sub(seen.told_ms) >= LINE_MS => {
                 seen.told_ms = now_ms;
                 tell(out, &seen.words());
             }
@@ -139,14 +140,14 @@ impl State {
     fn end(&mut self) {
         for mut seen in self.phases.drain(..) {
             match &mut self.screen {
-                Some(Screen::Lines(out)) if seen.last.done > 0 => seen.tell_end(out),
+                Some(Screen::Lines(out)) => seen.tell_end(out),
                 Some(Screen::Bars(all)) => {
                     if let Some(bar) = seen.bar {
                         bar.finish_and_clear();
                         all.remove(&bar);
                     }
                 }
-                _ => {}
+                None => {}
             }
         }
     }
@@ -158,9 +159,12 @@ impl Seen {
         Self { phase: progress.phase, samples, last: progress, bar: None, told_ms: now_ms, has_ended: false }
     }
 
-    /// Whether the phase is over when another begins: those that follow may go on side by side.
-    fn comes_first(&self) -> bool {
-        matches!(self.phase, Phase::Seal | Phase::List)
+    /// Whether the phase is over, should another one be heard of: the first ones are, the others may go on side by side.
+    fn seems_over(&self) -> bool {
+        match self.last.total {
+            Some(total) => self.last.done >= total,
+            None => matches!(self.phase, Phase::Seal | Phase::List),
+        }
     }
 
     fn draw(&mut self, all: &MultiProgress) {
@@ -200,7 +204,7 @@ impl Seen {
 
     /// `Pulled 20,000 changes in 3.2 s, 1.4 MiB`, once.
     fn tell_end(&mut self, out: &mut impl Write) {
-        if self.has_ended {
+        if self.has_ended || self.last.done == 0 {
             return;
         }
         self.has_ended = true;
@@ -350,6 +354,20 @@ mod tests {
              Pulled 20,000 changes in 12.0 s, 19.0 MiB\n\
              Merged 20,000 changes in 0 ms\n"
         );
+    }
+
+    #[test]
+    fn a_phase_that_finds_more_to_do_tells_its_end_again() {
+        let paper = Paper::default();
+        let mut state = State::new(Some(Screen::Lines(Box::new(paper.clone()))));
+        state.show(progress(Phase::Pull, 0, Some(10), 0), 0);
+        state.show(progress(Phase::Pull, 10, Some(10), 0), 1_000);
+        state.show(progress(Phase::Merge, 10, None, 0), 1_000);
+        state.show(progress(Phase::Merge, 10, None, 0), 1_100);
+        state.show(progress(Phase::Pull, 20, Some(20), 0), 2_000);
+        state.end();
+        let told = "Pulled 10 changes in 1.0 s\nPulled 20 changes in 2.0 s\nMerged 10 changes in 100 ms\n";
+        assert_eq!(paper.text(), told);
     }
 
     #[test]
