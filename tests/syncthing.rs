@@ -85,7 +85,14 @@ impl Syncthing {
     fn start(&mut self) {
         let mut command = quiet(&self.home);
         command.args(["serve", "--no-browser", "--no-restart"]).arg(format!("--home={}", self.home.display()));
-        self.process = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        // One process instead of two: the one that is killed is the one that holds everything.
+        command.env("STMONITORED", "yes");
+        let log = fs::File::options().create(true).append(true).open(self.log()).unwrap();
+        self.process = Some(command.stdout(log).stderr(Stdio::null()).spawn().unwrap());
+    }
+
+    fn log(&self) -> PathBuf {
+        self.home.join("out.log")
     }
 
     /// Ends it wherever it is.
@@ -160,6 +167,15 @@ impl Machine {
         }
     }
 
+    /// What there is here, for a test that fails.
+    async fn standing(&self) -> String {
+        let files = |name: &str| fs::read_dir(self.syncthing.folder.join(name)).map_or(0, Iterator::count);
+        let (rows, files) = (self.notes().len(), ["changes", "packs", "identity"].map(files));
+        let log = fs::read_to_string(self.syncthing.log()).unwrap_or_default();
+        let status = self.replica.status().await.unwrap();
+        format!("{rows} rows, {files:?} changes, packs, identities\n{status:?}\n{log}")
+    }
+
     fn notes(&self) -> Vec<String> {
         table(&self.replica, "note")
     }
@@ -177,7 +193,11 @@ async fn agree(a: &mut Machine, b: &mut Machine, rows: usize) {
         }
     };
     let agreed = timeout(PATIENCE, agreement).await;
-    assert!(agreed.is_ok(), "{} and {} of {rows} rows", a.notes().len(), b.notes().len());
+    assert!(agreed.is_ok(), "they do not agree on {rows} rows:\n{}\n{}", a.standing().await, b.standing().await);
+    for machine in [a, b] {
+        // What was told before is not what is waited for next.
+        while machine.watch.as_mut().unwrap().events.try_recv().is_ok() {}
+    }
 }
 
 #[tokio::test]
