@@ -1,14 +1,20 @@
 //! Capture: triggers that journal every write of a tracked table, and the seal that turns the journal into changes.
 //! Reads user tables and writes the log; never writes a user table and knows no remote.
 
+mod alter;
 mod check;
 mod compare;
 mod install;
+mod record;
+mod references;
+mod retranslate;
 mod seal;
 mod track;
 mod trigger;
 
-pub(crate) use compare::same_through_affinity;
+pub(crate) use alter::{AlterEnd, alter_begin, alter_end};
+pub(crate) use check::Wanted;
+pub(crate) use compare::{same_reference, same_through_affinity};
 pub(crate) use install::Installed;
-pub(crate) use seal::{count_journal, seal, seal_within, take_notes};
+pub(crate) use seal::{Notes, count_journal, seal, seal_within, take_notes};
 pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, renew, track, untrack};

@@ -1,13 +1,13 @@
 //! A new replica from a remote alone: its tables made from the definitions found there, once they are known to be harmless.
 
 use super::{Session, definitions};
-use crate::capture::{TrackOptions, track};
+use crate::capture::{TrackOptions, Wanted, track};
 use crate::changelog::Log;
 use crate::db::{immediate, read_table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::check_definition;
 use crate::remote::Remote;
-use crate::wire::{ObjectName, TableDefinition};
+use crate::wire::{Identity, ObjectName, TableDefinition};
 
 /// Refuses a remote from which no replica can be made, before a file is.
 pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
@@ -40,8 +40,14 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
                 }
             }
             for definition in &newest {
+                let wanted = match definition.identity {
+                    Identity::Generated => Wanted::Generated,
+                    Identity::Key => Wanted::Columns(local_key(definition)),
+                };
                 let options = TrackOptions {
-                    identity_key: true,
+                    wanted,
+                    entity_type: Some(definition.entity_type().to_owned()),
+                    renamed: definition.renamed.clone(),
                     enforce_fk: Some(definition.enforce_fk),
                     ..TrackOptions::default()
                 };
@@ -51,6 +57,18 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
             Ok(tx.commit()?)
         })
         .await
+}
+
+/// The columns that identify rows, by their names in the table.
+fn local_key(definition: &TableDefinition) -> Vec<String> {
+    let local = |logged: &String| {
+        definition
+            .renamed
+            .iter()
+            .find(|(_, name)| *name == logged)
+            .map_or_else(|| logged.clone(), |(now, _)| now.clone())
+    };
+    definition.key.iter().map(local).collect()
 }
 
 fn create(tx: &rusqlite::Transaction<'_>, definition: &TableDefinition) -> Result<()> {
