@@ -16,6 +16,7 @@ mod report;
 mod status;
 mod sync;
 mod verify;
+mod watch;
 mod wire;
 mod world;
 
@@ -25,4 +26,5 @@ pub use remote::{Remote, RemoteOptions, Traffic};
 pub use replica::{AlterOptions, Replica, TrackOptions};
 pub use report::*;
 pub use sync::{CompactOptions, Join, RemoteLayout as Layout, Settings, SyncOptions};
+pub use watch::{WatchCause, WatchEvent, WatchOptions};
 pub use world::World;

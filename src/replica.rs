@@ -19,6 +19,7 @@ use crate::report::{
     VerifyReport,
 };
 use crate::sync::{self, CompactOptions, Session, SyncOptions};
+use crate::watch::{self, WatchEvent, WatchOptions};
 use crate::{Settings, history, status, verify};
 
 /// One SQLite database with a change log. Cheap to clone; clones share the connection.
@@ -319,6 +320,31 @@ impl Replica {
     /// [`ErrorKind::Remote`] if the remote does not answer or refuses.
     pub async fn survey(&self, remote: &Remote) -> Result<RemoteSurvey> {
         sync::survey(&self.session, remote).await
+    }
+
+    /// Keeps the replica in step with a remote until `stop` ends: syncs when it begins, within a moment of a commit by any
+    /// program, when something appears in a remote's folder, and from time to time (see [`WatchOptions`]).
+    ///
+    /// A sync that fails is tried again, ever later, while `on_event` hears of it; the network, the disk, the clock and other
+    /// programs may come and go. When `stop` ends, what was committed last is pushed if that is quickly done, and the watch
+    /// ends well; what was not pushed is in the log. Dropping the future stops it too, where it stands.
+    ///
+    /// Commits by other programs are heard by the database's files. A database in memory has none: its journal is looked at ten
+    /// times a second.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Busy`] if the database is watched already, by whatever process; what else a sync refuses for good, as
+    /// [`sync`](Self::sync) does: [`ErrorKind::Unrelated`], [`ErrorKind::Usage`], [`ErrorKind::Database`],
+    /// [`ErrorKind::Corrupt`].
+    pub async fn watch(
+        &self,
+        remote: &Remote,
+        options: &WatchOptions,
+        stop: impl Future<Output = ()>,
+        on_event: impl FnMut(WatchEvent),
+    ) -> Result<()> {
+        watch::watch(&self.session, remote, options, stop, on_event).await
     }
 
     /// Makes a new replica, with its tables, from a remote alone. Interrupted, the same call goes on.

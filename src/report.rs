@@ -386,6 +386,17 @@ pub struct Progress {
     pub done: u64,
     /// How much there is to do, where that is known.
     pub total: Option<u64>,
+    /// Bytes received from the remote by the whole operation so far.
+    pub bytes_in: u64,
+    /// Bytes sent to the remote by the whole operation so far.
+    pub bytes_out: u64,
+}
+
+impl Progress {
+    /// Progress that has moved no bytes yet.
+    pub fn new(phase: Phase, done: u64, total: Option<u64>) -> Self {
+        Self { phase, done, total, bytes_in: 0, bytes_out: 0 }
+    }
 }
 
 /// The phases of long operations, each counted in the unit that its name says.

@@ -40,6 +40,11 @@ impl Folder {
         Ok(Self { root, store, counters })
     }
 
+    /// The folder's path, by whatever links it was reached.
+    pub(super) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// The folder as a `file://` URL.
     pub(super) fn url(&self) -> Result<String> {
         let url = Url::from_file_path(&self.root)

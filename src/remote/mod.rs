@@ -20,6 +20,7 @@ mod s3_tests;
 mod tests;
 
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -141,6 +142,14 @@ impl Remote {
     /// What was asked and moved through this remote and its clones so far.
     pub fn traffic(&self) -> Traffic {
         self.0.counters.read()
+    }
+
+    /// The remote's folder, where it is one.
+    pub(crate) fn folder(&self) -> Option<&Path> {
+        match &self.0.backend {
+            Backend::Folder(folder) => Some(folder.root()),
+            Backend::Store(_) => None,
+        }
     }
 
     /// Whether the times that [`modified_ms`](Self::modified_ms) tells come from another clock than this machine's.

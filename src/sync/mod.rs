@@ -80,6 +80,8 @@ const RELISTS: usize = 3;
 pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
     let started = std::time::Instant::now();
     let traffic = remote.traffic();
+    let session = &session.with_meter(remote);
+    let _repeating = session.repeat_reports();
     let mut report = SyncReport { remote: remote.url().to_owned(), ..SyncReport::default() };
     let row = prepare(session, remote, &mut report).await?;
     let listing = list(session, remote).await?;

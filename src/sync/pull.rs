@@ -52,6 +52,7 @@ pub(super) async fn pull(
     let before = report.pulled;
     let total = before + plan.wanted.len() as u64;
     let mut outcome = Outcome { refused: from_packs.refused, vanished: from_packs.vanished };
+    progress(before, Some(total));
     let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(1);
     let fetching =
         tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));

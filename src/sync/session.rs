@@ -1,12 +1,16 @@
 //! What a sync works with: the connection, which never blocks the runtime, the world, the settings, a callback.
 
+use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::pull::AbortOnDrop;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ChangeId;
+use crate::remote::{Remote, Traffic};
 use crate::report::{Phase, Progress};
 use crate::world::World;
 
@@ -52,12 +56,32 @@ pub(crate) struct Session {
     pub(crate) world: World,
     pub(crate) settings: Settings,
     pub(crate) on_progress: Option<OnProgress>,
+    /// What is moved through the remote while the session works with one.
+    meter: Option<Arc<Meter>>,
+    /// Whether a watch of a database in memory runs.
+    pub(crate) is_watched: Arc<AtomicBool>,
 }
 
 impl Session {
     pub(crate) fn new(conn: Connection) -> Self {
         let settings = Settings::default();
-        Self { conn: Arc::new(Mutex::new(conn)), world: settings.world.clone(), settings, on_progress: None }
+        Self {
+            conn: Arc::new(Mutex::new(conn)),
+            world: settings.world.clone(),
+            settings,
+            on_progress: None,
+            meter: None,
+            is_watched: Arc::default(),
+        }
+    }
+
+    /// The database's file, by its one name; nothing for a database in memory.
+    pub(crate) fn path(&self) -> Result<Option<PathBuf>> {
+        let Some(path) = self.lock().path().filter(|path| !path.is_empty()).map(PathBuf::from) else { return Ok(None) };
+        let found = std::fs::canonicalize(&path).map_err(|e| {
+            Error::new(ErrorKind::Database, format!("{}: the database file is gone", path.display())).caused_by(e)
+        })?;
+        Ok(Some(found))
     }
 
     /// The connection itself. A panic elsewhere leaves no half-done transaction behind: rusqlite rolls back.
@@ -80,16 +104,76 @@ impl Session {
 
     /// A function that reports how much of a phase is done.
     pub(crate) fn reporter(&self, phase: Phase) -> impl Fn(u64, Option<u64>) + Send + Sync + Clone + 'static {
-        let callback = self.on_progress.clone();
+        let (callback, meter) = (self.on_progress.clone(), self.meter.clone());
         move |done, total| {
-            if let Some(callback) = &callback {
-                callback(Progress { phase, done, total });
-            }
+            let Some(callback) = &callback else { return };
+            let progress = Progress::new(phase, done, total);
+            callback(meter.as_ref().map_or(progress, |meter| meter.measure(progress)));
         }
+    }
+
+    /// The same session at work with a remote: its reports count the bytes that move.
+    pub(crate) fn with_meter(&self, remote: &Remote) -> Self {
+        Self { meter: Some(Arc::new(Meter::new(remote))), ..self.clone() }
+    }
+
+    /// Repeats the last report while bytes move and nothing else is told: a large batch on a slow line takes its time.
+    /// Ends when what it returns is dropped.
+    pub(super) fn repeat_reports(&self) -> Option<AbortOnDrop> {
+        let (callback, meter) = (self.on_progress.clone()?, self.meter.clone()?);
+        let repeating = tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(REPEAT).await;
+                if let Some(progress) = meter.news() {
+                    callback(progress);
+                }
+            }
+        });
+        Some(AbortOnDrop(repeating.abort_handle()))
     }
 
     /// A UUIDv7 that is no change's.
     pub(crate) fn new_id(&self) -> ChangeId {
         ChangeId::from_bytes(self.world.uuid().into_bytes()).expect("the world makes UUIDs of version 7")
+    }
+}
+
+/// How often a report is repeated.
+const REPEAT: Duration = Duration::from_millis(500);
+
+/// Counts the bytes of one operation, and keeps its last report.
+struct Meter {
+    remote: Remote,
+    before: Traffic,
+    last: Mutex<Option<Progress>>,
+}
+
+impl Meter {
+    fn new(remote: &Remote) -> Self {
+        Self { remote: remote.clone(), before: remote.traffic(), last: Mutex::new(None) }
+    }
+
+    fn measure(&self, progress: Progress) -> Progress {
+        let progress = self.with_bytes(progress);
+        *self.last() = Some(progress);
+        progress
+    }
+
+    /// The last report with the bytes of now, where those are more.
+    fn news(&self) -> Option<Progress> {
+        let mut last = self.last();
+        let now = last.map(|progress| self.with_bytes(progress)).filter(|now| *last != Some(*now))?;
+        *last = Some(now);
+        Some(now)
+    }
+
+    fn with_bytes(&self, progress: Progress) -> Progress {
+        let now = self.remote.traffic();
+        let bytes_in = now.bytes_in - self.before.bytes_in;
+        Progress { bytes_in, bytes_out: now.bytes_out - self.before.bytes_out, ..progress }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Option<Progress>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "sync",
     "clone",
     "compact",
+    "watch",
     "status",
     "log",
     "conflicts",

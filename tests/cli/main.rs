@@ -6,6 +6,10 @@ mod demo;
 mod help;
 mod interrupt;
 mod place;
+mod progress;
+#[path = "../common/s3_server.rs"]
+mod s3_server;
 mod settings;
 mod sync;
 mod usage;
+mod watch;

@@ -8,12 +8,25 @@ pub mod packs;
 pub mod pair;
 pub mod shared_folder;
 pub mod wall;
+pub mod watching;
 
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
 use zvon::{Remote, RemoteOptions, Replica, SyncOptions, SyncReport, TrackOptions};
+
+/// Whether a program is here. Where tests are run for a release, it has to be.
+pub fn is_here(program: &str, arguments: &[&str]) -> bool {
+    let here =
+        Command::new(program).args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success());
+    assert!(here || std::env::var_os("CI").is_none(), "{program} is missing, and a test needs it");
+    if !here {
+        eprintln!("skipped: {program} is not installed here");
+    }
+    here
+}
 
 /// A remote in memory that no other test sees.
 pub fn fresh_remote() -> Remote {

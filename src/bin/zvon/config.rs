@@ -101,9 +101,18 @@ impl TryFrom<String> for Span {
     type Error = String;
 
     fn try_from(text: String) -> Result<Self, String> {
-        const UNITS: &[(&str, u64)] = &[("s", 1), ("min", 60), ("m", 60), ("h", 3600), ("d", 86_400)];
-        let wrong = || format!("{text:?} is not a span of time such as \"24h\" (units: s, m, h, d)");
-        quantity(&text, UNITS).map(|seconds| Self(Duration::from_secs(seconds))).ok_or_else(wrong)
+        const UNITS: &[(&str, u64)] =
+            &[("ms", 1), ("s", 1000), ("min", 60_000), ("m", 60_000), ("h", 3_600_000), ("d", 86_400_000)];
+        let wrong = || format!("{text:?} is not a span of time such as \"24h\" (units: ms, s, m, h, d)");
+        quantity(&text, UNITS).map(|ms| Self(Duration::from_millis(ms))).ok_or_else(wrong)
+    }
+}
+
+/// A span of time that is not nothing, as the command line has it.
+pub fn positive_span(text: &str) -> Result<Duration, String> {
+    match Span::try_from(text.to_owned())? {
+        Span(Duration::ZERO) => Err("it has to be more than nothing".to_owned()),
+        Span(span) => Ok(span),
     }
 }
 

@@ -11,7 +11,7 @@ use crate::cli::Global;
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::output::Output;
-use crate::progress::Bars;
+use crate::progress::{Bars, Show};
 
 /// What a command works with.
 pub struct Context {
@@ -40,7 +40,12 @@ pub struct Place {
 impl Context {
     /// `logs` says whether log lines go to stderr, which bars would garble.
     pub fn new(global: Global, output: Output, logs: bool) -> Result<Self, Failure> {
-        let bars = Bars::new(!output.json && !output.quiet && !logs);
+        let show = match (global.verbose > 0, output.json || output.quiet || logs) {
+            (true, _) => Show::Lines,
+            (false, true) => Show::Nothing,
+            (false, false) => Show::Bars,
+        };
+        let bars = Bars::new(show);
         Ok(Self { global, environment: Environment::read()?, output, bars })
     }
 

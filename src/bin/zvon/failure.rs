@@ -53,6 +53,14 @@ pub struct Told {
     pub causes: Vec<String>,
 }
 
+impl Told {
+    /// All of it on one line.
+    pub fn with_causes(&self) -> String {
+        let causes = self.causes.iter().map(|cause| format!(" ({cause})"));
+        self.message.clone() + &causes.collect::<String>()
+    }
+}
+
 impl Failure {
     /// The command line, a setting or a name is wrong.
     pub fn usage(message: impl Into<String>) -> Self {

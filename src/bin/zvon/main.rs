@@ -12,6 +12,8 @@ mod failure;
 mod logging;
 mod output;
 mod progress;
+mod rate;
+mod signals;
 mod text;
 mod time;
 
@@ -26,6 +28,7 @@ use crate::cli::Cli;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
 use crate::output::{Afterwards, Answer, Output};
+use crate::signals::interrupted;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -43,7 +46,10 @@ fn run(cli: Cli) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&Failure::io("the program's threads cannot be started", &error)),
     };
-    let result = runtime.block_on(until_interrupted(answer(cli, output)));
+    let result = match cli.command.ends_when_asked() {
+        true => runtime.block_on(answer(cli, output)),
+        false => runtime.block_on(until_interrupted(answer(cli, output))),
+    };
     // From here on Ctrl-C ends the process: a long answer may still be on its way to the terminal.
     runtime.spawn(async {
         interrupted().await;
@@ -78,12 +84,5 @@ async fn until_interrupted<T>(work: impl Future<Output = Result<T, Failure>>) ->
     tokio::select! {
         result = work => result,
         () = interrupted() => Err(Failure::interrupted()),
-    }
-}
-
-/// Ends at Ctrl-C; never, where the system cannot report it.
-async fn interrupted() {
-    if tokio::signal::ctrl_c().await.is_err() {
-        std::future::pending().await
     }
 }

@@ -14,7 +14,7 @@ use crate::text;
 /// What a command has to say.
 #[derive(Debug)]
 pub struct Answer {
-    json: String,
+    json: Option<String>,
     text: String,
     summary: bool,
     warnings: Vec<String>,
@@ -34,12 +34,17 @@ impl std::fmt::Debug for Afterwards {
 impl Answer {
     /// What the user asked to see: data for programs, text for people.
     pub fn new(data: &impl Serialize, text: String) -> Self {
-        Self { json: json(data), text, summary: false, warnings: Vec::new(), exit: Exit::Done, afterwards: None }
+        Self { json: Some(json(data)), text, summary: false, warnings: Vec::new(), exit: Exit::Done, afterwards: None }
     }
 
     /// A word on what was done, which `--quiet` leaves out.
     pub fn summary(data: &impl Serialize, text: String) -> Self {
         Self { summary: true, ..Self::new(data, text) }
+    }
+
+    /// Nothing: all has been told on the way.
+    pub fn told() -> Self {
+        Self { json: None, text: String::new(), summary: true, warnings: Vec::new(), exit: Exit::Done }
     }
 
     /// What must be noticed even where stdout goes elsewhere, a sentence each.
@@ -81,10 +86,10 @@ impl Output {
     /// Prints an answer and says how the process ends.
     pub fn answer(self, answer: &Answer) -> Exit {
         for warning in &answer.warnings {
-            complain(&format!("warning: {}\n", text::plain(warning)));
+            self.warn(warning);
         }
         let result = match self.json {
-            true => write_out(&document(&answer.json)),
+            true => answer.json.as_ref().map_or(Ok(()), |json| write_out(&document(json))),
             false if self.quiet && answer.summary => Ok(()),
             false => write_out(&answer.text),
         };
@@ -112,6 +117,25 @@ impl Output {
             let _ = write_out(&document(&json(&Errors { error: told })));
         }
         told.exit
+    }
+
+    /// Says what must be noticed, on stderr.
+    pub fn warn(self, warning: &str) {
+        complain(&format!("warning: {}\n", text::plain(warning)));
+    }
+
+    /// Prints one of many documents, on a line of its own, or the words for it, if there are any.
+    pub fn line(self, data: &impl Serialize, words: impl FnOnce() -> String) -> Result<(), Failure> {
+        match self.json {
+            true => {
+                write_out(&document(&serde_json::to_string(data).expect("a line has no map whose keys are not text")))
+            }
+            false if self.quiet => Ok(()),
+            false => match words() {
+                words if words.is_empty() => Ok(()),
+                words => write_out(&words),
+            },
+        }
     }
 
     /// Prints a part of a longer story, unless the answer is to be JSON.

@@ -1,9 +1,18 @@
-//! Times and spans as people read them. Pure: reads no clock.
+//! Times and spans as people read them. Pure, but for the one place that reads the clock.
+
+use std::time::{SystemTime, UNIX_EPOCH};
 
 const SECOND: u64 = 1000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
 const DAY: u64 = 24 * HOUR;
+
+/// The wall clock, for what people read; changes get their times elsewhere.
+#[expect(clippy::disallowed_methods, reason = "no replica sees it")]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
 
 /// Milliseconds since the Unix epoch as UTC in ISO 8601, to the second.
 pub fn utc(ms: u64) -> String {
@@ -20,6 +29,14 @@ pub fn span(ms: u64) -> String {
         MINUTE..HOUR => format!("{} min", ms / MINUTE),
         HOUR..DAY => format!("{} h {} min", ms / HOUR, ms % HOUR / MINUTE),
         DAY.. => format!("{} d {} h", ms / DAY, ms % DAY / HOUR),
+    }
+}
+
+/// A span that is only guessed, in whole units.
+pub fn rough_span(ms: u64) -> String {
+    match ms {
+        0..MINUTE => format!("{} s", ms.div_ceil(SECOND)),
+        MINUTE.. => span(ms),
     }
 }
 
@@ -77,5 +94,9 @@ mod tests {
         assert_eq!(span(125_000), "2 min");
         assert_eq!(span(3 * HOUR + 5 * MINUTE), "3 h 5 min");
         assert_eq!(span(50 * HOUR), "2 d 2 h");
+        assert_eq!(
+            (rough_span(1), rough_span(59_001), rough_span(MINUTE)),
+            ("1 s".into(), "60 s".into(), "1 min".into())
+        );
     }
 }

@@ -13,6 +13,7 @@ mod sync;
 mod track;
 mod untrack;
 mod verify;
+mod watch;
 
 use clap::Subcommand;
 
@@ -37,6 +38,12 @@ pub enum Command {
     Clone(clone::Args),
     /// Pack what lies loose on the remote now, and remove what packs hold.
     Compact(compact::Args),
+    /// Sync whenever there is something new, until Ctrl-C.
+    ///
+    /// It hears of commits by any program and of files that appear in a folder, and looks at a bucket from time to time. A
+    /// remote that does not answer is tried again until it does. SIGTERM ends it too; both with exit code 0. With --json it
+    /// prints a document a line: started, synced, failed, stopped.
+    Watch(watch::Args),
     /// Show the replica, its tables and remotes, and what waits.
     Status(status::Args),
     /// Show the history, newest first.
@@ -51,6 +58,13 @@ pub enum Command {
     Demo(demo::Args),
 }
 
+impl Command {
+    /// Whether it goes on until it is asked to end, and then ends well.
+    pub fn ends_when_asked(&self) -> bool {
+        matches!(self, Self::Watch(_))
+    }
+}
+
 /// Runs a command.
 pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure> {
     match command {
@@ -61,6 +75,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Sync(args) => sync::run(args, context).await,
         Command::Clone(args) => clone::run(args, context).await,
         Command::Compact(args) => compact::run(args, context).await,
+        Command::Watch(args) => watch::run(args, context).await,
         Command::Status(args) => status::run(args, context).await,
         Command::Log(args) => log::run(args, context).await,
         Command::Conflicts(args) => conflicts::run(args, context).await,

@@ -97,12 +97,11 @@ fn words(report: &SyncReport) -> String {
     let remote = text::plain(&report.remote);
     let elapsed = time::span(report.elapsed_ms);
     let mut out = String::new();
-    if (report.pulled, report.pushed, report.merged) == (0, 0, 0) {
-        let _ = writeln!(out, "Up to date with {remote} ({elapsed})");
-    } else {
-        let (pulled, merged) = (text::changes(report.pulled), report.merged);
+    if moved(report) {
         let _ = writeln!(out, "Synced with {remote} ({elapsed})");
-        let _ = writeln!(out, "  pulled {pulled}, merged {merged}, pushed {}", report.pushed);
+        let _ = writeln!(out, "  {}", counts(report));
+    } else {
+        let _ = writeln!(out, "Up to date with {remote} ({elapsed})");
     }
     for line in remarks(report) {
         let _ = writeln!(out, "  {line}");
@@ -110,8 +109,18 @@ fn words(report: &SyncReport) -> String {
     out
 }
 
+/// Whether changes moved.
+pub fn moved(report: &SyncReport) -> bool {
+    (report.pulled, report.pushed, report.merged) != (0, 0, 0)
+}
+
+/// What moved.
+pub fn counts(report: &SyncReport) -> String {
+    format!("pulled {}, merged {}, pushed {}", text::changes(report.pulled), report.merged, report.pushed)
+}
+
 /// What else happened, a line each.
-fn remarks(report: &SyncReport) -> Vec<String> {
+pub fn remarks(report: &SyncReport) -> Vec<String> {
     let mut lines = Vec::new();
     let mut when = |number: u64, line: String| lines.extend((number > 0).then_some(line));
     let conflicts = text::count(report.conflicts, "write lost", "writes lost");
@@ -135,7 +144,7 @@ fn remarks(report: &SyncReport) -> Vec<String> {
 }
 
 /// What must be noticed, a sentence each.
-fn warnings(report: &SyncReport) -> Vec<String> {
+pub fn warnings(report: &SyncReport) -> Vec<String> {
     let oversize = report.oversize.iter().map(|change| {
         let size = text::bytes(change.bytes);
         format!("change {} of {} ({size}) is too large for the remote and stays here", change.id, change.table)
