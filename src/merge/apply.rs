@@ -163,9 +163,11 @@ impl<'a, 'c> Applier<'a, 'c> {
         let mut rows = Vec::with_capacity(plan.len());
         for (key, mut touched) in plan {
             // What its user wrote and the log does not know yet must not be overwritten.
-            touched.whole &= !self.has_left_out(&key)?;
-            if self.any_waits {
-                clear_waits(self.log.conn, key.0, &key.1)?;
+            let has_left_out = self.has_left_out(&key)?;
+            touched.whole &= !has_left_out;
+            if self.any_waits && !has_left_out {
+                // What it waits for is found again where it still waits, even if this batch does not touch that column.
+                touched.whole |= clear_waits(self.log.conn, key.0, &key.1)?;
             }
             self.claims.forget(self.log.conn, &key)?;
             let entity = self.log.entity(key.0, &key.1)?;
@@ -333,6 +335,7 @@ impl<'a, 'c> Applier<'a, 'c> {
         if !entity.shown {
             entity.set_shown(true);
             self.release(key)?;
+            self.unavailable.remove(key);
         }
         if self.watches_rows {
             self.taken.remove(key);
