@@ -16,5 +16,6 @@ pub(crate) use alter::{AlterEnd, alter_begin, alter_end};
 pub(crate) use check::Wanted;
 pub(crate) use compare::{same_reference, same_through_affinity};
 pub(crate) use install::Installed;
+pub(crate) use record::raw_key;
 pub(crate) use seal::{Notes, count_journal, seal, seal_within, take_notes};
 pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, renew, track, untrack};

@@ -224,7 +224,7 @@ pub(super) fn read_lead(source: &Source, row: &Row<'_>, first: usize) -> Result<
 }
 
 /// A row's key as it stands in the table, as text.
-pub(super) fn raw_key(lead: &[Value]) -> Option<String> {
+pub(crate) fn raw_key(lead: &[Value]) -> Option<String> {
     let parts: Option<Vec<KeyPart>> = lead.iter().map(|value| KeyPart::from_value(value.clone())).collect();
     encode_entity_id(KeyKind::Parts, &parts?)
 }

@@ -18,11 +18,10 @@ pub(crate) fn wait_for(
     Ok(())
 }
 
-/// Forgets what a row waits for: it is being looked at.
-pub(crate) fn clear_waits(conn: &Connection, table_no: u32, entity_id: &str) -> Result<()> {
+/// Forgets what a row waits for: it is being looked at. Returns whether it waited for anything.
+pub(crate) fn clear_waits(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
     let sql = "DELETE FROM ZV_WAIT WHERE table_no = ?1 AND entity_id = ?2";
-    conn.prepare_cached(sql)?.execute((table_no, entity_id))?;
-    Ok(())
+    Ok(conn.prepare_cached(sql)?.execute((table_no, entity_id))? > 0)
 }
 
 /// The rows that wait for a row, or for any of its table.

@@ -88,8 +88,10 @@ pub(super) struct Applier<'a, 'c> {
     expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
     unavailable: BTreeSet<Key>,
+    /// Whether the row that is being put in is without a reference, as its parent is not here.
+    lacks_reference: bool,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
-    vacated: BTreeSet<Key>,
+    pub(super) vacated: BTreeSet<Key>,
     /// The last insert and the last update: most rows of a batch need the same statement.
     insert: Option<(u32, CachedStatement<'c>)>,
     update: Option<(u32, Vec<usize>, CachedStatement<'c>)>,
@@ -110,6 +112,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             taken: BTreeSet::new(),
             expected: BTreeMap::new(),
             unavailable: BTreeSet::new(),
+            lacks_reference: false,
             vacated: BTreeSet::new(),
             insert: None,
             update: None,
@@ -163,9 +166,11 @@ impl<'a, 'c> Applier<'a, 'c> {
         let mut rows = Vec::with_capacity(plan.len());
         for (key, mut touched) in plan {
             // What its user wrote and the log does not know yet must not be overwritten.
-            touched.whole &= !self.has_left_out(&key)?;
-            if self.any_waits {
-                clear_waits(self.log.conn, key.0, &key.1)?;
+            let has_left_out = self.has_left_out(&key)?;
+            touched.whole &= !has_left_out;
+            if self.any_waits && !has_left_out {
+                // What it waits for is found again where it still waits, even if this batch does not touch that column.
+                touched.whole |= clear_waits(self.log.conn, key.0, &key.1)?;
             }
             self.claims.forget(self.log.conn, &key)?;
             let entity = self.log.entity(key.0, &key.1)?;
@@ -192,17 +197,33 @@ impl<'a, 'c> Applier<'a, 'c> {
                     self.take_out(&key)?;
                     contested.push(key);
                 }
-                Put::Held(reason) => self.hold(&key, &reason)?,
+                Put::Held(reason) => {
+                    self.hold_back(&key, reason)?;
+                    if self.claims.has_any(key.0) && super::claims::meets_others(self, &key)? {
+                        contested.push(key);
+                    }
+                }
             }
         }
         Ok(contested)
+    }
+
+    /// Holds a row that could not be put in. One that only lacks a parent keeps the values that it claims from others.
+    fn hold_back(&mut self, key: &Key, reason: Reason) -> Result<(), Stop> {
+        let lacks_parent = reason.code == "foreign key";
+        let alone = if lacks_parent { super::claims::breaks_alone(self, key)? } else { None };
+        self.hold(key, alone.as_ref().unwrap_or(&reason))?;
+        if lacks_parent && alone.is_none() {
+            super::claims::remember(self, key)?;
+        }
+        Ok(())
     }
 
     /// Puts a row in that the rule for unique values lets in. Returns whether it is shown.
     pub(super) fn put_settled(&mut self, key: &Key) -> Result<bool, Stop> {
         match self.put_row_in(key, Touched::whole())? {
             Put::Shown => return Ok(true),
-            Put::Held(reason) => self.hold(key, &reason)?,
+            Put::Held(reason) => self.hold_back(key, reason)?,
             Put::Contested => {
                 // By a constraint of this replica alone, such as one on a column that is excluded here, or one that a trigger
                 // of the user's meets in another table. The next merge tries again.
@@ -279,6 +300,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     fn put_row_in(&mut self, key: &Key, mut touched: Touched) -> Result<Put, Stop> {
+        self.lacks_reference = false;
         if let Some(why) = self.refused.get(key) {
             return Ok(Put::Held(Reason::new("trigger", why)));
         }
@@ -333,10 +355,14 @@ impl<'a, 'c> Applier<'a, 'c> {
         if !entity.shown {
             entity.set_shown(true);
             self.release(key)?;
+            self.unavailable.remove(key);
         }
         if self.watches_rows {
             self.taken.remove(key);
             self.put.insert(key.clone());
+        }
+        if self.lacks_reference {
+            super::claims::remember(self, key)?;
         }
         Ok(Put::Shown)
     }
@@ -389,6 +415,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             }
             Err((parent_no, entity_id)) => {
                 self.any_waits = true;
+                self.lacks_reference = true;
                 wait_for(self.log.conn, (parent_no, Some(&entity_id)), (key.0, &key.1))?;
                 Ok(Ok(Value::Null))
             }
@@ -468,26 +495,22 @@ impl<'a, 'c> Applier<'a, 'c> {
     /// Ends a batch: rows that refer to one that is not shown after all are put in without it, or held; integers of rows
     /// that are not shown are given up. Returns whether rows changed, which others may depend on.
     pub(super) fn give_up(&mut self) -> Result<bool, Stop> {
-        let mut again = BTreeSet::new();
+        let (mut again, mut gone, mut vacated) = (BTreeSet::new(), Vec::new(), Vec::new());
         for (parent, children) in std::mem::take(&mut self.expected) {
             if !self.is_shown(&parent)? {
-                unbind_local(self.log.conn, parent.0, &parent.1)?;
-                self.unavailable.insert(parent);
                 again.extend(children);
+                gone.push(parent);
             }
         }
-        let mut vacated = Vec::new();
         for key in std::mem::take(&mut self.vacated) {
             if self.is_shown(&key)? {
                 continue;
             }
-            if let Some(local) = local_of(self.log.conn, key.0, &key.1)? {
-                vacated.push((key.0, local));
-                unbind_local(self.log.conn, key.0, &key.1)?;
-            }
-            self.unavailable.insert(key);
+            vacated.extend(local_of(self.log.conn, key.0, &key.1)?.map(|local| (key.0, local)));
+            gone.push(key);
         }
         again.extend(super::children::referring(self.log.conn, self.tables, &vacated)?);
+        self.unavailable.extend(gone.iter().cloned());
         let mut plan = Plan::new();
         for key in again {
             if self.is_shown(&key)? {
@@ -496,6 +519,12 @@ impl<'a, 'c> Applier<'a, 'c> {
         }
         let changed = !plan.is_empty();
         self.apply(plan)?;
+        // The integers find the rows that refer to them, so they go last.
+        for key in gone {
+            if !self.is_shown(&key)? {
+                unbind_local(self.log.conn, key.0, &key.1)?;
+            }
+        }
         Ok(changed)
     }
 

@@ -17,7 +17,7 @@ use crate::model::{Claim, Value, settle_claims};
 
 /// What is known of claims during a merge.
 pub(super) struct Claims {
-    /// Tables of which some row that is not shown claims a value.
+    /// Tables of which some row's claims are recorded: one that is not shown, or not whole.
     held: BTreeSet<u32>,
     trials: HashMap<u32, Rc<Trial>>,
 }
@@ -29,12 +29,12 @@ impl Claims {
         Ok(Self { held, trials: HashMap::new() })
     }
 
-    /// Whether a row of a table that is not shown claims a value.
+    /// Whether claims of a table's rows are recorded.
     pub(super) fn has_any(&self, table_no: u32) -> bool {
         self.held.contains(&table_no)
     }
 
-    /// Forgets what a row claimed while it was not shown.
+    /// Forgets what is recorded of a row's claims.
     pub(super) fn forget(&self, conn: &Connection, key: &Key) -> Result<()> {
         if self.has_any(key.0) {
             let sql = "DELETE FROM ZV_CLAIM WHERE table_no = ?1 AND entity_id = ?2";
@@ -54,7 +54,7 @@ impl Claims {
     }
 }
 
-/// Records what a row claims that is alive and not shown for another reason.
+/// Records what a row claims that lacks a parent: it is not shown, or shown without the reference, and claims no less.
 pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), Stop> {
     let trial = trial(applier, key.0)?;
     if trial.has_rules()
@@ -66,7 +66,7 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
     Ok(())
 }
 
-/// Whether a row that is not shown claims a value of this one.
+/// Whether a row whose claims are recorded claims a value of this one.
 pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
     let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
@@ -76,6 +76,26 @@ pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<b
         }
     }
     Ok(false)
+}
+
+/// Whether any other row claims a value of this one, which is not shown.
+pub(super) fn meets_others(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
+    let trial = trial(applier, key.0)?;
+    let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
+    for claim in &claims {
+        let hidden = hidden_claimants(applier.log.conn, key.0, &trial, claim)?;
+        let shown = shown_claimants(applier, key.0, &trial, claim)?;
+        if hidden.iter().chain(&shown).any(|other| other != key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// The reason why a row breaks a rule by itself, if it does.
+pub(super) fn breaks_alone(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Option<Reason>, Stop> {
+    let trial = trial(applier, key.0)?;
+    Ok(claims_of(applier, &trial, key)?.err())
 }
 
 /// Settles rows that are out of their tables because each met another row over a value, together with all whom they meet.
@@ -102,6 +122,7 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Resu
         let conn = applier.log.conn;
         clear_waits(conn, key.0, &key.1)?;
         applier.hold(key, &reason)?;
+        applier.claims.forget(conn, key)?;
         applier.claims.record(conn, key, &members[key], &trial)?;
     }
     for key in members.keys().filter(|key| !out.contains_key(*key)) {
@@ -153,7 +174,7 @@ fn is_held_for_unique(applier: &Applier<'_, '_>, key: &Key) -> Result<bool> {
     Ok(applier.log.conn.prepare_cached(sql)?.exists((key.0, &key.1))?)
 }
 
-/// Rows that are not shown and claim the same.
+/// Rows whose claims are recorded and that claim the same.
 fn hidden_claimants(conn: &Connection, table_no: u32, trial: &Trial, claim: &RowClaim) -> Result<Vec<Key>> {
     let sql = "SELECT entity_id FROM ZV_CLAIM WHERE table_no = ?1 AND rule = ?2 AND value = ?3";
     let mut statement = conn.prepare_cached(sql)?;

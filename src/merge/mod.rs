@@ -14,7 +14,7 @@ mod trial;
 use rusqlite::{Connection, Transaction};
 
 use crate::capture::seal_within;
-use crate::changelog::{Log, any_waits, list_restless, take_freed};
+use crate::changelog::{Log, any_waits, bind_local, entity_of, list_restless, local_of, take_freed};
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
@@ -110,7 +110,10 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
     let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
     let folded = work.fold(&tx, &mut folder)?;
     let (plan, conflicts) = folder.finish()?;
-    show(&mut log, &tables, refused, plan, user_triggers)?;
+    let mut applier = Applier::new(&mut log, &tables, refused)?;
+    applier.vacated.extend(work.vacated);
+    show(&mut applier, plan, user_triggers)?;
+    drop(applier);
     log.finish()?;
     folded.record(&tx)?;
     tx.commit()?;
@@ -118,20 +121,24 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
 }
 
 /// Brings the tables in line with what was folded.
-fn show(log: &mut Log<'_>, tables: &Tables, refused: &Refused, plan: Plan, user_triggers: bool) -> Result<(), Stop> {
-    let mut applier = Applier::new(log, tables, refused)?;
+fn show(applier: &mut Applier<'_, '_>, plan: Plan, user_triggers: bool) -> Result<(), Stop> {
     applier.apply(plan)?;
-    loop {
-        parents::hold_orphans(&mut applier)?;
-        if !applier.give_up()? {
-            break;
-        }
-    }
+    come_to_rest(applier)?;
     if user_triggers {
-        notes::settle(&mut applier)?;
-        applier.give_up()?;
+        notes::settle(applier)?;
+        come_to_rest(applier)?;
     }
     Ok(())
+}
+
+/// Takes out what depends on rows that are not shown, until nothing does.
+fn come_to_rest(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
+    loop {
+        parents::hold_orphans(applier)?;
+        if !applier.give_up()? {
+            return Ok(());
+        }
+    }
 }
 
 /// A place in the sequence.
@@ -149,6 +156,8 @@ struct Work {
     returned: Vec<ChangeId>,
     /// Rows to be shown anew.
     touched: Vec<Key>,
+    /// Rows with a local integer that were deleted here: it is theirs until the batch ends, so that who refers to them is found.
+    vacated: Vec<Key>,
     /// The greatest sequence number there is.
     end: i64,
     /// Whether the log has grown since the last merge: then rows that a trigger refused get another chance.
@@ -161,10 +170,10 @@ impl Work {
         let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
         let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
         let mut touched = take_touched(tx, tables)?;
-        let freed: Vec<(u32, i64)> =
-            take_freed(tx)?.into_iter().map(|(table_no, local, _)| (table_no, local)).collect();
-        touched.extend(children::referring(tx, tables, &freed)?);
+        let (vacated, moved_on) = take_vacated(tx)?;
+        touched.extend(children::referring(tx, tables, &moved_on)?);
         Ok(Self {
+            vacated,
             logged: logged_after(tx, cursor, rows_depend(tx, tables)?)?,
             returned: pending::take_changes(tx, tables, BATCH_CHANGES)?,
             touched,
@@ -175,7 +184,8 @@ impl Work {
 
     fn is_empty(&self) -> bool {
         let held_may_move = self.moved;
-        self.logged.is_empty() && self.returned.is_empty() && self.touched.is_empty() && !held_may_move
+        let nothing_moved = self.touched.is_empty() && self.vacated.is_empty();
+        self.logged.is_empty() && self.returned.is_empty() && nothing_moved && !held_may_move
     }
 
     fn record(&self, tx: &Transaction<'_>) -> Result<()> {
@@ -209,6 +219,22 @@ impl Work {
         }
         Ok(folded)
     }
+}
+
+/// Takes the integers that were set free here: of rows that were deleted, which get them back until the batch ends, and of
+/// rows that have another since.
+fn take_vacated(tx: &Transaction<'_>) -> Result<(Vec<Key>, Vec<(u32, i64)>)> {
+    let (mut vacated, mut moved_on) = (Vec::new(), Vec::new());
+    for (table_no, local, entity_id) in take_freed(tx)? {
+        let is_given_again = entity_of(tx, table_no, local)?.is_some();
+        if is_given_again || local_of(tx, table_no, &entity_id)?.is_some() {
+            moved_on.push((table_no, local));
+        } else {
+            bind_local(tx, table_no, local, &entity_id)?;
+            vacated.push((table_no, entity_id));
+        }
+    }
+    Ok((vacated, moved_on))
 }
 
 struct Folded {

@@ -129,12 +129,13 @@ impl Trial {
         self.rules[rule].parts[part].reference.map(|(target, _)| target)
     }
 
-    /// The condition on rows that have the value of a claim, its parts as parameters.
+    /// The condition on rows that have the value of a claim, its parts as parameters; NULL for a reference to a row that is
+    /// not here.
     pub(crate) fn same_value_sql(&self, rule: usize) -> String {
         let rule = &self.rules[rule];
         let same = rule.parts.iter().enumerate().map(|(n, part)| {
             // The expression as the index has it, so that the index serves.
-            format!("{} COLLATE {} = ?{}", part.sql, Ident(&part.collation), n + 1)
+            format!("{} COLLATE {} IS ?{}", part.sql, Ident(&part.collation), n + 1)
         });
         let predicate = rule.predicate.iter().map(|predicate| format!("({predicate})"));
         same.chain(predicate).collect::<Vec<_>>().join(" AND ")

@@ -191,8 +191,12 @@ impl Comparison<'_, '_> {
 
 /// The entity id of a row whose first columns are its lead; `None` where it can have none.
 pub(super) fn row_entity_id(context: &Context<'_>, known: &KnownTable, row: &Row<'_>) -> Result<Option<String>> {
-    let source = &known.tracked.source;
-    let lead: Vec<Value> =
-        (0..source.lead_len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<rusqlite::Result<_>>()?;
-    Ok(source.entity_id(context.conn, &context.catalog.references, &lead)?.entity())
+    let lead = row_lead(known, row)?;
+    Ok(known.tracked.source.entity_id(context.conn, &context.catalog.references, &lead)?.entity())
+}
+
+/// The values of a row's lead, which are its first columns.
+pub(super) fn row_lead(known: &KnownTable, row: &Row<'_>) -> Result<Vec<Value>> {
+    let lead = (0..known.tracked.source.lead_len()).map(|n| Ok(read_value(row.get_ref(n)?)));
+    lead.collect()
 }

@@ -303,10 +303,8 @@ impl Visible<'_, '_> {
         for (n, value) in claim.parts.iter().enumerate() {
             values.push(match checked.trial.part_target(claim.rule, n) {
                 None => value.clone(),
-                Some(parent_no) => match to_local(conn, parent_no, value)? {
-                    Some(local) => local,
-                    None => return Ok(Vec::new()),
-                },
+                // A row that is shown without the reference claims it nevertheless.
+                Some(parent_no) => to_local(conn, parent_no, value)?.unwrap_or(Value::Null),
             });
         }
         let sql = format!(

@@ -1,0 +1,386 @@
+//! Random schemas: how rows are known, columns that are plain or refer to rows, and what constrains them, as data and as SQL.
+
+use proptest::prelude::*;
+
+/// How a table's rows are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// `k TEXT PRIMARY KEY`
+    Text,
+    /// `k INTEGER PRIMARY KEY`, the integer staying local.
+    Generated { autoincrement: bool },
+    /// `k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE`, tracked by `u`.
+    Uuid,
+    /// `PRIMARY KEY (ka, kb)`
+    Pair,
+    /// `PRIMARY KEY (ka, kb)`, each a reference to a row of another table.
+    Link(usize, usize),
+}
+
+/// What a column holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Holds {
+    Text,
+    NoCase,
+    RTrim,
+    Integer,
+    Any,
+    /// A reference to a row by its key.
+    Row(usize),
+    /// A reference to the UNIQUE column `c0` of a table.
+    Code(usize),
+    /// A reference to a table that is not tracked.
+    Outside,
+    /// One of the two columns that together refer to a row by a key of two columns: the one that follows is the other.
+    Part(usize, usize),
+}
+
+#[derive(Debug, Clone)]
+pub struct Column {
+    pub holds: Holds,
+    pub not_null: bool,
+    pub check: bool,
+}
+
+/// A UNIQUE constraint, or an index with a condition or a collation of its own.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unique {
+    pub columns: Vec<String>,
+    /// The column that must not be NULL for a row to count.
+    pub only_where: Option<String>,
+    pub nocase: bool,
+}
+
+#[derive(Debug, Clone)]
+pub struct Table {
+    pub identity: Identity,
+    pub columns: Vec<Column>,
+    pub uniques: Vec<Unique>,
+    /// `CHECK (c0 <> c1)`
+    pub differ: bool,
+    pub strict: bool,
+    pub without_rowid: bool,
+    pub enforce: bool,
+    pub on_delete: &'static str,
+}
+
+#[derive(Debug, Clone)]
+pub struct Schema {
+    pub tables: Vec<Table>,
+}
+
+pub fn name(table: usize) -> String {
+    format!("t{table}")
+}
+
+impl Identity {
+    pub fn is_local(self) -> bool {
+        matches!(self, Self::Generated { .. } | Self::Uuid)
+    }
+
+    pub fn is_one_column(self) -> bool {
+        !matches!(self, Self::Pair | Self::Link(..))
+    }
+
+    pub fn key(self) -> &'static [&'static str] {
+        if self.is_one_column() { &["k"] } else { &["ka", "kb"] }
+    }
+}
+
+impl Table {
+    /// The names and kinds of the columns beside the key's.
+    pub fn named(&self) -> impl Iterator<Item = (String, &Column)> {
+        self.columns.iter().enumerate().map(|(n, column)| (format!("c{n}"), column))
+    }
+}
+
+impl Schema {
+    /// The table whose local integers a column holds.
+    pub fn target(&self, table: usize, column: &str) -> Option<usize> {
+        let local = |parent: usize| self.tables[parent].identity.is_local().then_some(parent);
+        let part = |parent: usize, at: usize| match self.tables[parent].identity {
+            Identity::Link(a, b) => local([a, b][at]),
+            _ => None,
+        };
+        match column {
+            "ka" => part(table, 0),
+            "kb" => part(table, 1),
+            _ => match self.tables[table].named().find(|(name, _)| name == column)?.1.holds {
+                Holds::Row(parent) => local(parent),
+                Holds::Part(parent, at) => part(parent, at),
+                _ => None,
+            },
+        }
+    }
+
+    /// The foreign keys of a table: its columns, the parent and the parent's columns.
+    pub fn foreign_keys(&self, table: usize) -> Vec<(Vec<String>, usize, Vec<&'static str>)> {
+        let mut keys = Vec::new();
+        if let Identity::Link(a, b) = self.tables[table].identity {
+            keys.push((vec!["ka".to_owned()], a, vec!["k"]));
+            keys.push((vec!["kb".to_owned()], b, vec!["k"]));
+        }
+        let columns: Vec<(String, &Column)> = self.tables[table].named().collect();
+        for (n, (name, column)) in columns.iter().enumerate() {
+            match column.holds {
+                Holds::Row(parent) => keys.push((vec![name.clone()], parent, vec!["k"])),
+                Holds::Code(parent) => keys.push((vec![name.clone()], parent, vec!["c0"])),
+                Holds::Part(parent, 0) => {
+                    keys.push((vec![name.clone(), columns[n + 1].0.clone()], parent, vec!["ka", "kb"]));
+                }
+                _ => {}
+            }
+        }
+        keys
+    }
+
+    /// Whether every reference is to a table before, or to the same: then rows can be there before `track`.
+    pub fn is_layered(&self) -> bool {
+        (0..self.tables.len()).all(|table| self.foreign_keys(table).iter().all(|(_, parent, _)| *parent <= table))
+    }
+
+    fn reference_type(&self, parent: usize) -> &'static str {
+        if self.tables[parent].identity.is_local() { "INTEGER" } else { "TEXT" }
+    }
+
+    fn part_type(&self, parent: usize, at: usize) -> &'static str {
+        match self.tables[parent].identity {
+            Identity::Link(a, b) => self.reference_type([a, b][at]),
+            _ => ["TEXT", "INTEGER"][at],
+        }
+    }
+
+    /// The schema's SQL; a loose one lacks whatever a table alone can refuse.
+    pub fn sql(&self, loose: bool) -> String {
+        let mut sql = "CREATE TABLE outside (k INTEGER PRIMARY KEY); INSERT INTO outside VALUES (1), (2);\n".to_owned();
+        for table in 0..self.tables.len() {
+            self.write_table(&mut sql, table, loose);
+        }
+        sql
+    }
+
+    fn write_table(&self, sql: &mut String, no: usize, loose: bool) {
+        let table = &self.tables[no];
+        let mut parts: Vec<String> = Vec::new();
+        match table.identity {
+            Identity::Text => parts.push("k TEXT PRIMARY KEY".into()),
+            Identity::Generated { autoincrement } => {
+                parts.push(format!("k INTEGER PRIMARY KEY{}", if autoincrement { " AUTOINCREMENT" } else { "" }));
+            }
+            Identity::Uuid => parts.extend(["k INTEGER PRIMARY KEY".into(), "u TEXT NOT NULL UNIQUE".into()]),
+            Identity::Pair | Identity::Link(..) => {
+                parts.extend([0, 1].map(|at| format!("{} {}", ["ka", "kb"][at], self.part_type(no, at))));
+            }
+        }
+        for (name, column) in table.named() {
+            let typed = match column.holds {
+                Holds::Text => "TEXT",
+                Holds::NoCase => "TEXT COLLATE NOCASE",
+                Holds::RTrim => "TEXT COLLATE RTRIM",
+                Holds::Integer | Holds::Outside => "INTEGER",
+                Holds::Any if table.strict => "ANY",
+                Holds::Any => "",
+                Holds::Row(parent) => self.reference_type(parent),
+                Holds::Code(_) => "TEXT",
+                Holds::Part(parent, at) => self.part_type(parent, at),
+            };
+            let mut part = format!("{name} {typed}");
+            if column.not_null && !loose {
+                part += " NOT NULL";
+            }
+            if column.check && !loose {
+                part += &format!(" CHECK ({name} <> {})", forbidden(column.holds).expect("a plain column"));
+            }
+            if column.holds == Holds::Outside {
+                part += " REFERENCES outside (k)";
+            }
+            parts.push(part);
+        }
+        if !table.identity.is_one_column() {
+            parts.push("PRIMARY KEY (ka, kb)".into());
+        }
+        if table.differ && !loose {
+            parts.push("CHECK (c0 <> c1)".into());
+        }
+        let (mut indexes, mut referred) = (String::new(), false);
+        for (n, unique) in table.uniques.iter().enumerate() {
+            let is_code = self.is_code(no, unique) && !std::mem::replace(&mut referred, true);
+            if loose && !is_code {
+                continue;
+            }
+            let columns = unique.columns.join(", ");
+            if unique.nocase || unique.only_where.is_some() {
+                let collation = if unique.nocase { " COLLATE NOCASE" } else { "" };
+                let condition = unique.only_where.as_ref().map_or(String::new(), |c| format!(" WHERE {c} IS NOT NULL"));
+                indexes += &format!("CREATE UNIQUE INDEX u{no}_{n} ON t{no} ({columns}{collation}){condition};\n");
+            } else {
+                parts.push(format!("UNIQUE ({columns})"));
+            }
+        }
+        for (columns, parent, parent_columns) in self.foreign_keys(no) {
+            parts.push(format!(
+                "FOREIGN KEY ({}) REFERENCES t{parent} ({}){}",
+                columns.join(", "),
+                parent_columns.join(", "),
+                table.on_delete
+            ));
+        }
+        let mut options = Vec::new();
+        if table.strict && !loose {
+            options.push("STRICT");
+        }
+        if table.without_rowid && !table.identity.is_local() {
+            options.push("WITHOUT ROWID");
+        }
+        *sql += &format!("CREATE TABLE t{no} ({}) {};\n{indexes}", parts.join(", "), options.join(", "));
+    }
+
+    /// Whether a constraint is the one that other tables may refer to.
+    fn is_code(&self, table: usize, unique: &Unique) -> bool {
+        let refers = |t: usize| self.foreign_keys(t).iter().any(|(_, parent, c)| *parent == table && c == &["c0"]);
+        is_plain(unique) && unique.columns == ["c0"] && (0..self.tables.len()).any(refers)
+    }
+}
+
+fn is_plain(unique: &Unique) -> bool {
+    unique.only_where.is_none() && !unique.nocase
+}
+
+/// The value that a column's CHECK forbids, as SQL.
+pub fn forbidden(holds: Holds) -> Option<&'static str> {
+    match holds {
+        Holds::Text | Holds::NoCase | Holds::RTrim => Some("'b'"),
+        Holds::Integer => Some("3"),
+        Holds::Any => Some("2"),
+        _ => None,
+    }
+}
+
+/// What a schema is drawn from.
+#[derive(Debug, Clone)]
+struct RawTable {
+    identity: (u8, u8, u8),
+    columns: Vec<(u8, u8, u8)>,
+    uniques: Vec<(u8, u8, u8)>,
+    flags: u8,
+    on_delete: u8,
+}
+
+pub fn any_schema() -> impl Strategy<Value = Schema> {
+    let raw = (
+        any::<(u8, u8, u8)>(),
+        prop::collection::vec(any::<(u8, u8, u8)>(), 0..4),
+        prop::collection::vec(any::<(u8, u8, u8)>(), 0..3),
+        any::<u8>(),
+        any::<u8>(),
+    )
+        .prop_map(|(identity, columns, uniques, flags, on_delete)| RawTable {
+            identity,
+            columns,
+            uniques,
+            flags,
+            on_delete,
+        });
+    prop::collection::vec(raw, 1..5).prop_map(|raw| build(&raw))
+}
+
+fn build(raw: &[RawTable]) -> Schema {
+    let mut schema = Schema { tables: Vec::new() };
+    let mut identities: Vec<Identity> = Vec::new();
+    for table in raw {
+        let ends: Vec<usize> = (0..identities.len()).filter(|at| identities[*at].is_one_column()).collect();
+        let (which, a, b) = table.identity;
+        identities.push(match which % 8 {
+            0 | 1 => Identity::Text,
+            2..=4 => Identity::Generated { autoincrement: a % 3 == 0 },
+            5 => Identity::Uuid,
+            6 => Identity::Pair,
+            _ if ends.is_empty() => Identity::Generated { autoincrement: false },
+            _ => Identity::Link(ends[usize::from(a) % ends.len()], ends[usize::from(b) % ends.len()]),
+        });
+    }
+    // Which tables have a first column of text that others can refer to.
+    let codes: Vec<usize> = (0..raw.len()).filter(|at| has_code(&raw[*at])).collect();
+    for (no, table) in raw.iter().enumerate() {
+        let mut columns: Vec<Column> = Vec::new();
+        for (n, (which, to, flags)) in table.columns.iter().enumerate() {
+            let holds = holds(*which, usize::from(*to), n == 0 && codes.contains(&no), &identities, &codes);
+            for holds in holds {
+                columns.push(Column {
+                    holds,
+                    not_null: flags % 5 == 0,
+                    check: flags % 3 == 0 && forbidden(holds).is_some(),
+                });
+            }
+        }
+        let differ = table.flags % 3 == 0
+            && columns.len() > 1
+            && columns[0].holds == columns[1].holds
+            && forbidden(columns[0].holds).is_some();
+        let mut built = Table {
+            identity: identities[no],
+            columns,
+            uniques: Vec::new(),
+            differ,
+            strict: table.flags & 16 != 0,
+            without_rowid: table.flags & 32 != 0,
+            enforce: table.flags & 0xC0 != 0,
+            on_delete: ["", " ON DELETE CASCADE", " ON DELETE SET NULL", " ON DELETE CASCADE ON UPDATE CASCADE"]
+                [usize::from(table.on_delete % 4)],
+        };
+        built.uniques = uniques(table, &built, codes.contains(&no));
+        schema.tables.push(built);
+    }
+    schema
+}
+
+fn has_code(raw: &RawTable) -> bool {
+    raw.columns.first().is_some_and(|(which, _, _)| which % 4 == 0)
+}
+
+fn holds(which: u8, to: usize, is_code: bool, identities: &[Identity], codes: &[usize]) -> Vec<Holds> {
+    if is_code {
+        return vec![[Holds::Text, Holds::NoCase][to % 2]];
+    }
+    let pick = |from: Vec<usize>| (!from.is_empty()).then(|| from[to % from.len()]);
+    let rows = || pick((0..identities.len()).filter(|at| identities[*at].is_one_column()).collect());
+    let pairs = || pick((0..identities.len()).filter(|at| !identities[*at].is_one_column()).collect());
+    match which % 16 {
+        0 => vec![Holds::Text],
+        1 => vec![Holds::NoCase],
+        2 => vec![Holds::RTrim],
+        3..=5 => vec![Holds::Integer],
+        6 => vec![Holds::Any],
+        7 => vec![Holds::Outside],
+        8 | 9 => pick(codes.to_vec()).map_or(vec![Holds::Integer], |to| vec![Holds::Code(to)]),
+        10 | 11 => pairs().map_or(vec![Holds::Integer], |to| vec![Holds::Part(to, 0), Holds::Part(to, 1)]),
+        _ => rows().map_or(vec![Holds::Integer], |to| vec![Holds::Row(to)]),
+    }
+}
+
+fn uniques(raw: &RawTable, table: &Table, is_code: bool) -> Vec<Unique> {
+    let mut names: Vec<String> = table.named().map(|(name, _)| name).collect();
+    let mut uniques = Vec::new();
+    if is_code {
+        uniques.push(Unique { columns: vec!["c0".into()], only_where: None, nocase: false });
+    }
+    if matches!(table.identity, Identity::Link(..) | Identity::Pair) {
+        names.extend(["ka".into(), "kb".into()]);
+    }
+    for (first, second, kind) in &raw.uniques {
+        if names.is_empty() {
+            break;
+        }
+        let mut columns = vec![names[usize::from(*first) % names.len()].clone()];
+        let other = &names[usize::from(*second) % names.len()];
+        if kind % 2 == 0 && *other != columns[0] {
+            columns.push(other.clone());
+        }
+        let only_where = (kind % 4 == 1).then(|| names[usize::from(*second) % names.len()].clone());
+        let nocase = kind % 5 == 0;
+        uniques.push(Unique { columns, only_where, nocase });
+    }
+    // SQLite makes one index of two equal constraints.
+    uniques.dedup();
+    uniques
+}
