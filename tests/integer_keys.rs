@@ -114,7 +114,11 @@ async fn a_freed_number_that_is_given_again_is_another_row() {
     converge(&[&a, &b], &remote).await;
     run(&a, "DELETE FROM t WHERE id = 2; INSERT INTO t (v) VALUES ('new')");
     assert_eq!(ask(&a, "SELECT id FROM t WHERE v = 'new'"), ["2"]);
-    run(&b, "UPDATE t SET v = 'edited' WHERE id = 2");
+    // Two writes before the edit, so that it is the later one even where both sides write within one millisecond.
+    run(
+        &b,
+        "UPDATE t SET v = 'x' WHERE id = 1; UPDATE t SET v = 'one' WHERE id = 1; UPDATE t SET v = 'edited' WHERE id = 2",
+    );
     let shown = alike(&[&a, &b], &remote, "SELECT v FROM t ORDER BY v").await;
     assert_eq!(shown, ["'edited'", "'new'", "'one'"], "the later write brought the old row back");
     // Without a concurrent edit, a delete stays one.
