@@ -3,21 +3,10 @@
 mod common;
 
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use common::*;
 use zvon::Replica;
-
-/// Whether a program is here. Where tests are run for a release, it has to be.
-fn is_here(program: &str, arguments: &[&str]) -> bool {
-    let here =
-        Command::new(program).args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    assert!(here || std::env::var_os("CI").is_none(), "{program} is missing, and a test needs it");
-    if !here {
-        eprintln!("skipped: {program} is not installed here");
-    }
-    here
-}
 
 const SCHEMA: &str =
     "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT COLLATE NOCASE, body BLOB, n NUMERIC, tag TEXT UNIQUE);
