@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::Connection;
 use zvon::{Join, Replica, SyncOptions, TrackOptions};
@@ -110,15 +111,13 @@ async fn a_number_is_kept_where_it_is_free() {
 #[tokio::test]
 async fn a_freed_number_that_is_given_again_is_another_row() {
     let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'one'), (2, 'two')";
-    let (a, b, remote) = (usual(schema).await, usual(schema).await, fresh_remote());
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let (a, b) = (on_the_wall(usual(schema).await, &wall, 1), on_the_wall(usual(schema).await, &wall, 2));
     converge(&[&a, &b], &remote).await;
     run(&a, "DELETE FROM t WHERE id = 2; INSERT INTO t (v) VALUES ('new')");
     assert_eq!(ask(&a, "SELECT id FROM t WHERE v = 'new'"), ["2"]);
-    // Two writes before the edit, so that it is the later one even where both sides write within one millisecond.
-    run(
-        &b,
-        "UPDATE t SET v = 'x' WHERE id = 1; UPDATE t SET v = 'one' WHERE id = 1; UPDATE t SET v = 'edited' WHERE id = 2",
-    );
+    wall.advance(1);
+    run(&b, "UPDATE t SET v = 'edited' WHERE id = 2");
     let shown = alike(&[&a, &b], &remote, "SELECT v FROM t ORDER BY v").await;
     assert_eq!(shown, ["'edited'", "'new'", "'one'"], "the later write brought the old row back");
     // Without a concurrent edit, a delete stays one.

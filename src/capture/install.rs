@@ -8,7 +8,7 @@ use super::check::Identity;
 use super::references::record_references;
 use super::trigger::{Capture, Trigger, trigger_name};
 use crate::changelog::{Log, Source, Tracked, add_source, save_tracked, touch_held};
-use crate::db::{Column, Ident, Table, same_name};
+use crate::db::{Column, Ident, Table, list, same_name};
 use crate::error::{Error, Result};
 
 /// What `track` was asked for.
@@ -50,11 +50,29 @@ pub(crate) fn install(log: &mut Log<'_>, table: &Table, identity: Identity, wish
     for trigger in triggers_of(table, &source, &excluded)? {
         conn.execute_batch(&trigger.sql)?;
     }
+    check_compiles(conn, table)?;
     let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, altering: false, source };
     save_tracked(conn, &tracked)?;
     record_references(log)?;
     touch_held(conn, tracked.table_no())?;
     Ok(tracked)
+}
+
+/// Prepares a write of each kind, so that a trigger that SQLite cannot compile is found here and not by the user's writes.
+fn check_compiles(conn: &Connection, table: &Table) -> Result<()> {
+    let name = Ident(&table.name);
+    let sets = list(table.columns.iter().map(|column| format!("{0} = {0}", Ident(&column.name))));
+    for sql in [
+        format!("INSERT INTO {name} DEFAULT VALUES"),
+        format!("UPDATE {name} SET {sets}"),
+        format!("DELETE FROM {name}"),
+    ] {
+        if let Err(source) = conn.prepare(&sql) {
+            let why = "has a constraint that zvon cannot watch";
+            return Err(Error::schema(format!("{} {why}", table.name)).caused_by(source));
+        }
+    }
+    Ok(())
 }
 
 /// Takes a table's triggers off.
