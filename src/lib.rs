@@ -22,7 +22,7 @@ mod world;
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};
-pub use replica::{Replica, TrackOptions};
+pub use replica::{AlterOptions, Replica, TrackOptions};
 pub use report::*;
 pub use sync::{Join, RemoteLayout as Layout, Settings, SyncOptions};
 pub use world::World;

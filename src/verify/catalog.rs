@@ -62,7 +62,11 @@ pub(super) struct KnownTable {
 impl KnownTable {
     fn load(conn: &Connection, references: &References, tracked: Tracked, problems: &mut Problems) -> Result<Self> {
         let once = columns_once(conn, tracked.table_no())?;
-        let rows = if tracked.active { load_rows(conn, references, &tracked, problems)? } else { None };
+        let rows = if tracked.active && !tracked.is_altering() {
+            load_rows(conn, references, &tracked, problems)?
+        } else {
+            None
+        };
         Ok(Self { tracked, once, rows })
     }
 
