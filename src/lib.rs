@@ -24,5 +24,5 @@ pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};
 pub use replica::{AlterOptions, Replica, TrackOptions};
 pub use report::*;
-pub use sync::{Join, RemoteLayout as Layout, Settings, SyncOptions};
+pub use sync::{CompactOptions, Join, RemoteLayout as Layout, Settings, SyncOptions};
 pub use world::World;

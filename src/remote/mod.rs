@@ -1,4 +1,5 @@
-//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put. Knows the names of objects and
+//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put,
+//! delete. Every object's body passes through `get`, `body` and `put`. Knows the names of objects and
 //! nothing of what they hold; no SQL, no merging. Relies on no conditional write, no lock and no order.
 
 mod failure;
@@ -22,9 +23,11 @@ use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::ObjectStore;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::wire::ObjectName;
 use failure::Speaker;
 use folder::Folder;
@@ -32,7 +35,7 @@ use location::{Bucket, Location};
 use store::Store;
 use traffic::Counters;
 
-pub(crate) use listing::{ListedChange, Listing};
+pub(crate) use listing::{ListedChange, ListedPack, Listing};
 pub use options::RemoteOptions;
 pub use traffic::Traffic;
 
@@ -69,6 +72,9 @@ pub(crate) enum Fetched {
     /// It is larger than the limit; at most that much of it was held in memory.
     TooLarge,
 }
+
+/// The bytes of an object, or of a part of it, as they come.
+pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
 
 impl Remote {
     /// Opens the place that a URL names. Nothing is sent yet; a folder that is missing is made.
@@ -142,6 +148,11 @@ impl Remote {
         self.0.has_own_clock
     }
 
+    /// Whether the place is a folder, which another program may carry elsewhere.
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self.0.backend, Backend::Folder(_))
+    }
+
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
         match &self.0.backend {
@@ -155,6 +166,38 @@ impl Remote {
         match &self.0.backend {
             Backend::Folder(folder) => folder.get(name, limit).await,
             Backend::Store(store) => store.get(name, limit, self.url()).await,
+        }
+    }
+
+    /// An object's bytes as they come, from a place in it on, for so many bytes at most or to its end. Nothing if there is no
+    /// such object (any more). Whoever drops the body before its end leaves the rest unread.
+    pub(crate) async fn body(&self, name: &ObjectName, from: u64, len: Option<u64>) -> Result<Option<Body>> {
+        let body = match &self.0.backend {
+            Backend::Folder(folder) => folder.body(name, from, len).await?,
+            Backend::Store(store) => {
+                let opened = store.body(name, from, len).await;
+                let opened = opened.map_err(|e| store.explain(&format!("read {name} from {}", self.url()), &e))?;
+                let (remote, name) = (self.clone(), *name);
+                opened.map(|body| body.map(move |chunk| chunk.map_err(|e| remote.explain_read(&name, &e))).boxed())
+            }
+        };
+        let counters = Arc::clone(&self.0.counters);
+        Ok(body.map(|body| body.inspect(move |chunk| count(&counters, chunk)).boxed()))
+    }
+
+    fn explain_read(&self, name: &ObjectName, error: &object_store::Error) -> Error {
+        let doing = format!("read {name} from {}", self.url());
+        match &self.0.backend {
+            Backend::Store(store) => store.explain(&doing, error),
+            Backend::Folder(_) => Error::new(ErrorKind::Remote, format!("cannot {doing}: {error}")),
+        }
+    }
+
+    /// Deletes objects. One that is gone already is as good as deleted.
+    pub(crate) async fn delete(&self, names: Vec<ObjectName>) -> Result<()> {
+        match &self.0.backend {
+            Backend::Folder(folder) => folder.delete(names).await,
+            Backend::Store(store) => store.delete(names, self.url()).await,
         }
     }
 
@@ -179,6 +222,12 @@ impl Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+fn count(counters: &Counters, chunk: &Result<Bytes>) {
+    if let Ok(chunk) = chunk {
+        counters.received(chunk.len());
     }
 }
 

@@ -4,8 +4,9 @@ use std::fmt;
 
 use crate::model::ChangeId;
 
-/// The ending of every object but an identity, which is empty.
+/// The endings of objects; an identity has none.
 const MSGPACK: &str = ".msgpack";
+const PACK: &str = ".pack";
 
 /// The name of an object below a remote's base path, made of `[A-Za-z0-9._-]` and `/` alone, so that every store agrees on it.
 ///
@@ -18,6 +19,8 @@ pub(crate) enum ObjectName {
     Identity(ChangeId),
     /// `layout/{UUIDv7}.msgpack`: how files are to be laid out from here on.
     Layout(ChangeId),
+    /// `packs/{UUIDv7}.pack`: many changes.
+    Pack(ChangeId),
     /// `schemas/{SHA-256 in lower-case hex}.msgpack`: the definition of a table.
     Schema([u8; 32]),
 }
@@ -35,7 +38,7 @@ pub(crate) enum ParsedName {
 
 impl ObjectName {
     /// Every folder that holds objects, in the order in which their names sort.
-    pub(crate) const FOLDERS: [&'static str; 4] = ["changes", "identity", "layout", "schemas"];
+    pub(crate) const FOLDERS: [&'static str; 5] = ["changes", "identity", "layout", "packs", "schemas"];
 
     /// The folder that holds the object.
     pub(crate) fn folder(&self) -> &'static str {
@@ -43,6 +46,7 @@ impl ObjectName {
             Self::Change(_) => "changes",
             Self::Identity(_) => "identity",
             Self::Layout(_) => "layout",
+            Self::Pack(_) => "packs",
             Self::Schema(_) => "schemas",
         }
     }
@@ -54,6 +58,7 @@ impl fmt::Display for ObjectName {
         match self {
             Self::Identity(id) => write!(f, "{id}"),
             Self::Change(id) | Self::Layout(id) => write!(f, "{id}{MSGPACK}"),
+            Self::Pack(id) => write!(f, "{id}{PACK}"),
             Self::Schema(hash) => {
                 hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
                 f.write_str(MSGPACK)
@@ -70,6 +75,7 @@ impl ParsedName {
             "changes" => Self::change(name, file),
             "identity" => Self::known(file.parse().ok().map(ObjectName::Identity)),
             "layout" => Self::known(stem(file).and_then(|stem| stem.parse().ok()).map(ObjectName::Layout)),
+            "packs" => Self::known(file.strip_suffix(PACK).and_then(|stem| stem.parse().ok()).map(ObjectName::Pack)),
             "schemas" => Self::known(stem(file).and_then(parse_hash).map(ObjectName::Schema)),
             _ => Self::Stranger,
         }
@@ -137,6 +143,7 @@ mod tests {
             (ObjectName::Change(id()), format!("changes/{ID}.msgpack")),
             (ObjectName::Identity(id()), format!("identity/{ID}")),
             (ObjectName::Layout(id()), format!("layout/{ID}.msgpack")),
+            (ObjectName::Pack(id()), format!("packs/{ID}.pack")),
             (ObjectName::Schema([0xA5; 32]), format!("schemas/{}.msgpack", "a5".repeat(32))),
         ];
         for (name, text) in names {
@@ -180,6 +187,9 @@ mod tests {
             &format!("identity/{ID}.msgpack"),
             "identity/x",
             &format!("layout/{ID}"),
+            &format!("packs/{ID}"),
+            &format!("packs/{ID}.msgpack"),
+            &format!("packs/.syncthing.{ID}.pack.tmp"),
             &format!("schemas/{}.msgpack", "A5".repeat(32)),
             &format!("schemas/{}.msgpack", "a5".repeat(31)),
             &format!("schemas/{}a.msgpack", "a5".repeat(32)),
@@ -190,7 +200,7 @@ mod tests {
     }
 
     fn any_name() -> impl Strategy<Value = ObjectName> {
-        (0..4, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
+        (0..5, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
             let mut bytes: [u8; 16] = hash[..16].try_into().unwrap();
             bytes[6] = bytes[6] & 0xF | 0x70;
             bytes[8] = bytes[8] & 0x3F | 0x80;
@@ -199,6 +209,7 @@ mod tests {
                 0 => ObjectName::Change(id),
                 1 => ObjectName::Identity(id),
                 2 => ObjectName::Layout(id),
+                3 => ObjectName::Pack(id),
                 _ => ObjectName::Schema(hash),
             }
         })

@@ -2,8 +2,21 @@
 
 use crate::place::Place;
 
-const COMMANDS: &[&str] =
-    &["init", "track", "untrack", "alter", "sync", "clone", "status", "log", "conflicts", "held", "verify", "demo"];
+const COMMANDS: &[&str] = &[
+    "init",
+    "track",
+    "untrack",
+    "alter",
+    "sync",
+    "clone",
+    "compact",
+    "status",
+    "log",
+    "conflicts",
+    "held",
+    "verify",
+    "demo",
+];
 
 #[test]
 fn help() {

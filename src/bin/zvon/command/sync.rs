@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use zvon::{SyncOptions, SyncReport};
+use zvon::{CompactOptions, Remote, Replica, SyncOptions, SyncReport};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -49,7 +49,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let (place, replica) = context.open()?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
     let report = replica.sync(&remote, &options).await?;
-    Ok(answer(&report, &report, String::new()))
+    Ok(compacting(answer(&report, &report, String::new()), &report, replica, remote))
 }
 
 fn options(args: &Args) -> SyncOptions {
@@ -65,6 +65,18 @@ fn options(args: &Args) -> SyncOptions {
         Layout::Packs => zvon::Layout::Packs,
     });
     options
+}
+
+/// Lets a compaction follow the answer of a sync that asks for one: nobody waits for the answer because of it.
+pub fn compacting(answer: Answer, report: &SyncReport, replica: Replica, remote: Remote) -> Answer {
+    if !report.compaction_due {
+        return answer;
+    }
+    answer.then(async move {
+        let mut options = CompactOptions::default();
+        options.only_if_due = true;
+        replica.compact(&remote, &options).await.map(drop).map_err(Failure::from)
+    })
 }
 
 /// The answer of a sync, which `data` tells to programs, and `first` to people before the sync itself.
