@@ -2,41 +2,20 @@
 //!
 //! `cargo bench` prints criterion's own figures, then a table of ratios and rates with the goals beside them.
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+mod common;
 
+use std::path::Path;
+use std::time::Duration;
+
+use common::*;
 use criterion::{Criterion, criterion_group};
 use rusqlite::{Connection, params};
 use tempfile::TempDir;
 use tokio::runtime::Runtime;
-use zvon::{Phase, Remote, RemoteOptions, Replica, Settings, SyncOptions, TrackOptions};
+use zvon::{Phase, Replica, Settings, TrackOptions};
 
 const ROWS: usize = 100_000;
 const SCHEMA: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, title TEXT, body TEXT, n INTEGER, price REAL)";
-
-/// The shortest time of each measurement, by name: what the machine can do when nobody else wants it.
-static BEST: Mutex<BTreeMap<String, Duration>> = Mutex::new(BTreeMap::new());
-
-fn measure(c: &mut Criterion, name: &str, mut once: impl FnMut() -> Duration) {
-    let mut group = c.benchmark_group("zvon");
-    group.sample_size(10).warm_up_time(Duration::from_millis(1)).measurement_time(Duration::from_millis(1));
-    group.bench_function(name, |bencher| {
-        bencher.iter_custom(|times| {
-            let mut total = Duration::ZERO;
-            for _ in 0..times {
-                let time = once();
-                total += time;
-                let mut best = BEST.lock().unwrap();
-                let entry = best.entry(name.to_owned()).or_insert(time);
-                *entry = time.min(*entry);
-            }
-            total
-        });
-    });
-    group.finish();
-}
 
 fn uuid(n: usize) -> String {
     format!(
@@ -52,11 +31,6 @@ fn plain(dir: &TempDir, name: &str) -> Connection {
     tune(&conn);
     conn.execute_batch(SCHEMA).unwrap();
     conn
-}
-
-fn tune(conn: &Connection) {
-    conn.pragma_update(None, "journal_mode", "wal").unwrap();
-    conn.pragma_update(None, "synchronous", "normal").unwrap();
 }
 
 fn tracked(runtime: &Runtime, path: &Path) -> Replica {
@@ -113,19 +87,6 @@ fn single(conn: &Connection, rows: usize) {
     }
 }
 
-fn timed(work: impl FnOnce()) -> Duration {
-    let started = Instant::now();
-    work();
-    started.elapsed()
-}
-
-fn memory(name: &str) -> Remote {
-    static NEXT: Mutex<u32> = Mutex::new(0);
-    let mut next = NEXT.lock().unwrap();
-    *next += 1;
-    Remote::from_url(&format!("memory://bench-{name}-{next}/base"), &RemoteOptions::default()).unwrap()
-}
-
 fn capture(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     for (kind, is_tracked) in [("plain", false), ("tracked", true)] {
@@ -165,27 +126,6 @@ fn floor(c: &mut Criterion) {
         conn.execute_batch(sql).unwrap();
         timed(|| single(&conn, 5_000))
     });
-}
-
-/// When a phase was first and last heard of.
-type Seen = Arc<Mutex<Option<(Instant, Instant)>>>;
-
-/// A replica that notes when a phase began and when it was last heard of.
-fn watched(replica: Replica, phase: Phase) -> (Replica, Seen) {
-    let seen = Arc::new(Mutex::new(None));
-    let noted = Arc::clone(&seen);
-    let replica = replica.on_progress(move |progress| {
-        if progress.phase == phase {
-            let now = Instant::now();
-            let mut seen = noted.lock().unwrap();
-            *seen = Some((seen.map_or(now, |(first, _)| first), now));
-        }
-    });
-    (replica, seen)
-}
-
-fn sync(runtime: &Runtime, replica: &Replica, remote: &Remote) {
-    runtime.block_on(replica.sync(remote, &SyncOptions::default())).unwrap();
 }
 
 fn transfer(c: &mut Criterion) {
@@ -255,16 +195,6 @@ fn growth(rows: usize) -> (f64, f64) {
     let replica = tracked(&runtime, &dir.path().join("a.db")).with_settings(Settings::default());
     let pull = timed(|| sync(&runtime, &replica, &remote));
     (push.as_secs_f64() * 1e6 / rows as f64, pull.as_secs_f64() * 1e6 / rows as f64)
-}
-
-fn best(name: &str) -> Option<f64> {
-    BEST.lock().unwrap().get(name).map(Duration::as_secs_f64)
-}
-
-fn ratio(what: &str, of: &str, over: &str, goal: &str) {
-    if let (Some(of), Some(over)) = (best(of), best(over)) {
-        println!("{what:<56} {:>10.2}x  goal {goal}", of / over);
-    }
 }
 
 fn rate(what: &str, name: &str, goal: &str) {

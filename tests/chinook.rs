@@ -3,9 +3,10 @@
 mod common;
 
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use common::*;
-use zvon::{Remote, Replica, Settings};
+use zvon::{Remote, Replica, Settings, TrackOptions};
 
 const TABLES: [(&str, usize); 11] = [
     ("Album", 347),
@@ -23,9 +24,11 @@ const TABLES: [(&str, usize); 11] = [
 const ROWS: u64 = 15607;
 
 /// A replica of Chinook in memory, every table tracked.
-async fn chinook() -> Replica {
+async fn chinook(options: &TrackOptions) -> Replica {
     let sql = std::fs::read_to_string("tests/data/chinook.sql").unwrap();
-    let replica = replica(sql.trim_start_matches('\u{feff}')).await;
+    let replica = Replica::in_memory().unwrap();
+    run(&replica, sql.trim_start_matches('\u{feff}'));
+    replica.track_all(options).await.unwrap();
     run(&replica, "PRAGMA foreign_keys = ON");
     replica
 }
@@ -71,7 +74,7 @@ const EDITS_OF_B: &str = "UPDATE Track SET Name = Name || ' (live)' WHERE GenreI
 #[tokio::test]
 async fn edited_on_both_sides_it_converges() {
     let home = tempfile::tempdir().unwrap();
-    let (a, remote) = (chinook().await, fresh_remote());
+    let (a, remote) = (chinook(&keyed()).await, fresh_remote());
     let report = sync(&a, &remote).await;
     assert_eq!((report.pushed, report.held), (ROWS, 0));
     let b = clone(&remote, &home.path().join("clone.db")).await;
@@ -155,4 +158,117 @@ async fn children_that_arrive_before_their_parents_wait() {
     }
     assert_sound(&b);
     assert_verified(&b, &shared).await;
+}
+
+/// Everything in the tables by what the foreign keys lead to, without a number that a database gave.
+const THROUGH_RELATIONS: [(&str, &str); 9] = [
+    ("artists", "SELECT Name FROM Artist"),
+    ("albums", "SELECT Title, Name FROM Album JOIN Artist USING (ArtistId)"),
+    (
+        "tracks",
+        "SELECT t.Name, al.Title, ar.Name, m.Name, g.Name, Composer, Milliseconds, Bytes, UnitPrice FROM Track AS t
+            LEFT JOIN Album AS al USING (AlbumId) LEFT JOIN Artist AS ar USING (ArtistId) JOIN MediaType AS m USING (MediaTypeId) LEFT JOIN Genre AS g USING (GenreId)",
+    ),
+    ("playlists", "SELECT Name, (SELECT count(*) FROM PlaylistTrack AS l WHERE l.PlaylistId = p.PlaylistId) FROM Playlist AS p"),
+    (
+        "links",
+        "SELECT p.Name, t.Name, Composer, Title, Bytes FROM PlaylistTrack JOIN Playlist AS p USING (PlaylistId) JOIN Track AS t USING (TrackId) LEFT JOIN Album USING (AlbumId)",
+    ),
+    ("customers", "SELECT c.*, e.Email FROM Customer AS c LEFT JOIN Employee AS e ON EmployeeId = SupportRepId"),
+    ("employees", "SELECT e.LastName, e.FirstName, e.Title, e.Email, boss.Email FROM Employee AS e LEFT JOIN Employee AS boss ON boss.EmployeeId = e.ReportsTo"),
+    ("invoices", "SELECT Email, InvoiceDate, BillingAddress, Total FROM Invoice JOIN Customer USING (CustomerId)"),
+    (
+        "lines",
+        "SELECT Email, InvoiceDate, t.Name, Bytes, l.UnitPrice, Quantity FROM InvoiceLine AS l JOIN Invoice USING (InvoiceId) JOIN Customer USING (CustomerId) JOIN Track AS t USING (TrackId)",
+    ),
+];
+
+/// What a label's clerk enters: the same numbers of new rows on any replica.
+fn new_records(who: &str, how_many: u32) -> String {
+    format!(
+        "INSERT INTO Artist (Name) WITH n(n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM n WHERE n < {how_many}) SELECT printf('%s %03d', '{who}', n) FROM n;
+         INSERT INTO Album (Title, ArtistId) SELECT 'Songs of ' || Name, ArtistId FROM Artist WHERE Name GLOB '{who} *';
+         INSERT INTO Track (Name, AlbumId, MediaTypeId, GenreId, Composer, Milliseconds, Bytes, UnitPrice)
+             SELECT Title || ', ' || n.Name, AlbumId, 1, GenreId, '{who}', 1000 + GenreId, AlbumId, 0.99 FROM Album JOIN Genre AS n ON GenreId < 4 WHERE Title GLOB 'Songs of {who} *';
+         INSERT INTO Playlist (Name) VALUES ('Best of {who}'), ('Worst of {who}');
+         INSERT INTO PlaylistTrack SELECT PlaylistId, TrackId FROM Playlist AS p JOIN Track ON GenreId < 3 WHERE p.Name GLOB '* of {who}' AND Composer = '{who}';
+         INSERT INTO PlaylistTrack SELECT 18, TrackId FROM Track WHERE Composer = '{who}' AND GenreId = 1;
+         DELETE FROM PlaylistTrack WHERE PlaylistId = (SELECT PlaylistId FROM Playlist WHERE Name = 'Worst of {who}') AND TrackId IN (SELECT TrackId FROM Track WHERE GenreId = 2);"
+    )
+}
+
+fn count(replica: &Replica, sql: &str) -> String {
+    rows(&replica.connection(), &format!("SELECT count(*) FROM {sql}")).concat()
+}
+
+fn assert_alike_through_relations(a: &Replica, b: &Replica) {
+    for (what, sql) in THROUGH_RELATIONS {
+        let [mut left, mut right] = [a, b].map(|replica| rows(&replica.connection(), sql));
+        left.sort();
+        right.sort();
+        assert!(left == right, "{what} differ");
+    }
+}
+
+#[tokio::test]
+async fn new_rows_of_both_sides_share_numbers_and_nothing_else() {
+    if !is_here("sqlite3", &["-version"]) {
+        return;
+    }
+    let home = tempfile::tempdir().unwrap();
+    let (a, remote) = (chinook(&TrackOptions::default()).await, fresh_remote());
+    assert_eq!(sync(&a, &remote).await.pushed, ROWS);
+    let path = home.path().join("clone.db");
+    let b = clone(&remote, &path).await;
+    assert_alike(&a, &b);
+
+    run(&a, &new_records("Ann", 100));
+    // The other side is written by a program that knows nothing of this one.
+    let script = format!("PRAGMA foreign_keys = ON; {}", new_records("Bob", 100));
+    let output = Command::new("sqlite3").arg("-bail").arg(&path).arg(script).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT max(ArtistId) FROM Artist"), ["375"]);
+    }
+    run(&a, "UPDATE Track SET UnitPrice = 1.99 WHERE AlbumId IN (SELECT AlbumId FROM Album WHERE ArtistId < 50)");
+    run(
+        &b,
+        "UPDATE Track SET GenreId = 3 WHERE AlbumId IN (SELECT AlbumId FROM Album WHERE ArtistId < 50); UPDATE Employee SET ReportsTo = 6 WHERE EmployeeId = 3",
+    );
+
+    converge(&[&a, &b], &remote).await;
+    assert_alike_through_relations(&a, &b);
+    for replica in [&a, &b] {
+        assert_sound(replica);
+        assert_eq!(replica.status().await.unwrap().held, 0);
+        assert_verified(replica, &remote).await;
+        for (name, there) in TABLES {
+            let new = match name {
+                "Artist" | "Album" => 200,
+                "Track" => 600,
+                "Playlist" => 4,
+                "PlaylistTrack" => 2 * (200 + 100 + 100),
+                _ => 0,
+            };
+            assert_eq!(count(replica, &format!("\"{name}\"")), (there + new).to_string(), "{name}");
+        }
+        // Nobody's rows hang on the other's.
+        let foreign = "Track JOIN Album USING (AlbumId) JOIN Artist AS r USING (ArtistId) WHERE Composer IN ('Ann', 'Bob') AND r.Name NOT GLOB Composer || ' *'";
+        assert_eq!(count(replica, foreign), "0");
+        let foreign = "PlaylistTrack JOIN Playlist AS p USING (PlaylistId) JOIN Track AS t USING (TrackId) WHERE p.Name GLOB '* of ???' AND p.Name NOT GLOB '* of ' || Composer";
+        assert_eq!(count(replica, foreign), "0");
+        let both = "Track JOIN Album USING (AlbumId) WHERE ArtistId < 50 AND UnitPrice = 1.99 AND GenreId = 3";
+        assert_eq!(count(replica, both), count(replica, "Track JOIN Album USING (AlbumId) WHERE ArtistId < 50"));
+    }
+    // Who entered a row finds it under its number still.
+    for (replica, who) in [(&a, "Ann"), (&b, "Bob")] {
+        assert_eq!(
+            count(replica, &format!("Artist WHERE ArtistId BETWEEN 276 AND 375 AND Name GLOB '{who} *'")),
+            "100"
+        );
+    }
+    for replica in [&a, &b] {
+        let report = sync(replica, &remote).await;
+        assert_eq!((report.pushed, report.pulled, report.merged), (0, 0, 0));
+    }
 }

@@ -41,6 +41,9 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
     if is_reserved_table(name) {
         return Err(Error::schema(format!("{name}: tables of SQLite's and of zvon's own cannot be tracked")));
     }
+    if name.is_empty() {
+        return Err(Error::schema("a table without a name cannot be tracked; rename it"));
+    }
     let table = read_table(conn, name)?.ok_or_else(|| Error::schema(format!("{name}: no such table")))?;
     let name = &table.name;
     match table.kind {
@@ -225,6 +228,13 @@ mod tests {
             let message = check(sql, &Wanted::Usual).unwrap_err().to_string();
             assert!(message.contains(why), "{sql}: {message}");
         }
+    }
+
+    #[test]
+    fn a_table_without_a_name_is_refused() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE \"\" (id TEXT PRIMARY KEY)").unwrap();
+        assert!(check_trackable(&conn, "", &Wanted::Usual).unwrap_err().to_string().contains("without a name"));
     }
 
     #[test]
