@@ -104,14 +104,3 @@ pub async fn assert_verified(replica: &Replica, remote: &Remote) {
     let report = replica.verify_remote(remote).await.unwrap();
     assert_eq!(report.problems, [] as [String; 0]);
 }
-
-/// Whether a program is here. Where tests are run for a release, it has to be.
-pub fn is_here(program: &str, arguments: &[&str]) -> bool {
-    let here =
-        Command::new(program).args(arguments).stdout(Stdio::null()).status().is_ok_and(|status| status.success());
-    assert!(here || std::env::var_os("CI").is_none(), "{program} is missing, and a test needs it");
-    if !here {
-        eprintln!("skipped: {program} is not installed here");
-    }
-    here
-}
