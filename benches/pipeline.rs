@@ -5,7 +5,7 @@
 mod common;
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::*;
 use criterion::{Criterion, criterion_group};
@@ -85,6 +85,12 @@ fn single(conn: &Connection, rows: usize) {
     for n in 0..rows {
         statement.execute(params![uuid(n), body]).unwrap();
     }
+}
+
+fn timed(work: impl FnOnce()) -> Duration {
+    let started = Instant::now();
+    work();
+    started.elapsed()
 }
 
 fn capture(c: &mut Criterion) {

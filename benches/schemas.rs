@@ -81,7 +81,7 @@ fn write_ten(conn: &Connection, round: i64, rows: i64) {
     let (at, what) = (round * 7_919 % (rows - 10), format!("round {round}"));
     for sql in TEN.split(';') {
         let mut statement = conn.prepare(sql).unwrap();
-        let parameters = [("?1", &at as &dyn rusqlite::ToSql), ("?2", &what)];
+        let parameters = [("?1", &at as &dyn rusqlite::ToSql), ("?2", &what as &dyn rusqlite::ToSql)];
         let here = |name: &str| statement.parameter_index(name).unwrap().is_some();
         let here: Vec<_> = parameters.into_iter().filter(|(name, _)| here(name)).collect();
         assert_eq!(statement.execute(here.as_slice()).unwrap(), 1, "{sql}");

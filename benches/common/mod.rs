@@ -36,12 +36,6 @@ pub fn tune(conn: &Connection) {
     conn.pragma_update(None, "synchronous", "normal").unwrap();
 }
 
-pub fn timed(work: impl FnOnce()) -> Duration {
-    let started = Instant::now();
-    work();
-    started.elapsed()
-}
-
 pub fn memory(name: &str) -> Remote {
     static NEXT: Mutex<u32> = Mutex::new(0);
     let mut next = NEXT.lock().unwrap();
