@@ -24,7 +24,7 @@ use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use schema::{Identity, Schema, any_schema, name};
 use writes::{Step, Write, any_seed, any_step};
-use zvon::{Join, Remote, Replica, SyncOptions, SyncReport, TrackOptions};
+use zvon::{Join, Layout, Remote, Replica, SyncOptions, SyncReport, TrackOptions};
 
 fn cell(value: ValueRef<'_>) -> Cell {
     match value {
@@ -195,6 +195,9 @@ async fn play(story: &Story) {
     for (n, ahead_ms) in ahead.iter().enumerate() {
         peers.push(Peer::new(n, *ahead_ms, schema, seed, story.loose && n == 0).await);
     }
+    let mut options = SyncOptions::default();
+    (options.join, options.layout) = (Some(Join::Same), Some(Layout::Files));
+    peers[0].replica.sync(&remote, &options).await.unwrap();
     for step in steps {
         peers[who(step) % peers.len()].step(step, schema, &store, &remote).await;
     }
@@ -221,7 +224,7 @@ async fn play(story: &Story) {
 async fn deliver_in_any_order(story: &Story, store: &DatedStore, shown: &[Shown]) {
     let files = store.objects("changes").await;
     let mut others = Vec::new();
-    for folder in ["identity", "schemas", "layout", "packs"] {
+    for folder in ["identity", "schemas", "layout"] {
         others.extend(store.objects(folder).await);
     }
     if files.len() <= 4 {

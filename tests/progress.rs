@@ -63,7 +63,9 @@ async fn bytes_are_told_while_a_batch_is_still_on_its_way() {
     let honest = Remote::from_store("faulty://store", memory.clone(), "base").unwrap();
     let a = replica(NOTES).await;
     insert(&a, 20);
-    sync(&a, &honest).await;
+    let mut loose = SyncOptions::default();
+    loose.layout = Some(zvon::Layout::Files);
+    a.sync(&honest, &loose).await.unwrap();
     // Of the twenty files one never comes.
     let asked = Arc::new(Notify::new());
     let (hang, gets) = (Arc::clone(&asked), Arc::new(Mutex::new(0)));

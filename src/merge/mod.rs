@@ -108,7 +108,7 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
         return Ok(Batch { changes: 0, conflicts: 0, last: true });
     }
     let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
-    let folded = work.fold(&tx, &mut folder)?;
+    let folded = work.fold(&mut folder)?;
     let (plan, conflicts) = folder.finish()?;
     let mut applier = Applier::new(&mut log, &tables, refused)?;
     applier.vacated.extend(work.vacated);
@@ -160,8 +160,8 @@ struct Work {
     vacated: Vec<Key>,
     /// The greatest sequence number there is.
     end: i64,
-    /// Whether the log has grown since the last merge: then rows that a trigger refused get another chance.
-    moved: bool,
+    /// Held rows that get another chance at each merge, as nothing says what would let them in.
+    restless: Vec<Key>,
 }
 
 impl Work {
@@ -177,15 +177,14 @@ impl Work {
             logged: logged_after(tx, cursor, rows_depend(tx, tables)?)?,
             returned: pending::take_changes(tx, tables, BATCH_CHANGES)?,
             touched,
+            restless: list_restless(tx)?.into_iter().filter(|key| tables.get(key.0).is_some()).collect(),
             end,
-            moved: end > cursor,
         })
     }
 
     fn is_empty(&self) -> bool {
-        let held_may_move = self.moved;
-        let nothing_moved = self.touched.is_empty() && self.vacated.is_empty();
-        self.logged.is_empty() && self.returned.is_empty() && nothing_moved && !held_may_move
+        let nothing_new = self.logged.is_empty() && self.returned.is_empty();
+        nothing_new && self.touched.is_empty() && self.vacated.is_empty() && self.restless.is_empty()
     }
 
     fn record(&self, tx: &Transaction<'_>) -> Result<()> {
@@ -193,7 +192,7 @@ impl Work {
     }
 
     /// Folds as much as fits a batch, and adds the rows that are to be looked at for other reasons.
-    fn fold(&self, tx: &Transaction<'_>, folder: &mut Folder<'_, '_>) -> Result<Folded> {
+    fn fold(&self, folder: &mut Folder<'_, '_>) -> Result<Folded> {
         for id in &self.returned {
             folder.change(*id)?;
         }
@@ -213,10 +212,7 @@ impl Work {
             }
         }
         folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
-        self.touched.iter().for_each(|key| folder.touch(key.clone()));
-        if self.moved {
-            list_restless(tx)?.into_iter().for_each(|key| folder.touch(key));
-        }
+        self.touched.iter().chain(&self.restless).for_each(|key| folder.touch(key.clone()));
         Ok(folded)
     }
 }

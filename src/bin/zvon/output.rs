@@ -44,7 +44,14 @@ impl Answer {
 
     /// Nothing: all has been told on the way.
     pub fn told() -> Self {
-        Self { json: None, text: String::new(), summary: true, warnings: Vec::new(), exit: Exit::Done, afterwards: None }
+        Self {
+            json: None,
+            text: String::new(),
+            summary: true,
+            warnings: Vec::new(),
+            exit: Exit::Done,
+            afterwards: None,
+        }
     }
 
     /// What must be noticed even where stdout goes elsewhere, a sentence each.
