@@ -131,7 +131,8 @@ async fn held(replica: &Replica) -> Vec<String> {
 /// Which tables' poison is still held, once a sync has looked again.
 async fn still_held(reader: &Replica, remote: &zvon::Remote) -> Vec<String> {
     let report = sync(reader, remote).await;
-    let held: Vec<String> = reader.held().await.unwrap().rows.into_iter().map(|held| held.table).collect();
+    let mut held: Vec<String> = reader.held().await.unwrap().rows.into_iter().map(|held| held.table).collect();
+    held.sort();
     assert_eq!(report.held, held.len() as u64);
     assert_verified(reader, remote).await;
     held
