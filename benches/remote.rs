@@ -19,6 +19,7 @@ use futures::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
+use rusqlite::types::ToSqlOutput;
 use rusqlite::{Connection, params};
 use s3_server::S3Server;
 use slow_proxy::SlowProxy;
@@ -98,7 +99,7 @@ fn raw_insert(source: &Path, target: &Path) -> Duration {
         let mut rows = select.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             for n in 0..columns {
-                insert.raw_bind_parameter(n + 1, row.get_ref(n).unwrap()).unwrap();
+                insert.raw_bind_parameter(n + 1, ToSqlOutput::Borrowed(row.get_ref(n).unwrap())).unwrap();
             }
             insert.raw_execute().unwrap();
         }

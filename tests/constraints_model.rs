@@ -20,7 +20,6 @@ use naive::{Naive, Shown, dump, hidden};
 use object_store::{ObjectStoreExt, path::Path};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 use schema::{Identity, Schema, any_schema, name};
 use writes::{Step, Write, any_seed, any_step};

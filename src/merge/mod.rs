@@ -170,7 +170,7 @@ impl Work {
         let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
         let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
         let mut touched = take_touched(tx, tables)?;
-        let (vacated, moved_on) = take_vacated(tx)?;
+        let Vacated { deleted: vacated, moved_on } = take_vacated(tx)?;
         touched.extend(children::referring(tx, tables, &moved_on)?);
         Ok(Self {
             vacated,
@@ -217,20 +217,27 @@ impl Work {
     }
 }
 
-/// Takes the integers that were set free here: of rows that were deleted, which get them back until the batch ends, and of
-/// rows that have another since.
-fn take_vacated(tx: &Transaction<'_>) -> Result<(Vec<Key>, Vec<(u32, i64)>)> {
-    let (mut vacated, mut moved_on) = (Vec::new(), Vec::new());
+/// Integers that were set free here.
+#[derive(Default)]
+struct Vacated {
+    /// Rows that were deleted: they get theirs back until the batch ends.
+    deleted: Vec<Key>,
+    /// By table, integers of rows that have another since.
+    moved_on: Vec<(u32, i64)>,
+}
+
+fn take_vacated(tx: &Transaction<'_>) -> Result<Vacated> {
+    let mut vacated = Vacated::default();
     for (table_no, local, entity_id) in take_freed(tx)? {
         let is_given_again = entity_of(tx, table_no, local)?.is_some();
         if is_given_again || local_of(tx, table_no, &entity_id)?.is_some() {
-            moved_on.push((table_no, local));
+            vacated.moved_on.push((table_no, local));
         } else {
             bind_local(tx, table_no, local, &entity_id)?;
-            vacated.push((table_no, entity_id));
+            vacated.deleted.push((table_no, entity_id));
         }
     }
-    Ok((vacated, moved_on))
+    Ok(vacated)
 }
 
 struct Folded {

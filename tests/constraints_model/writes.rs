@@ -163,7 +163,7 @@ fn nth(schema: &Schema, no: usize, row: usize) -> String {
 }
 
 fn key_of(schema: &Schema, no: usize, key: usize) -> (Vec<String>, Vec<String>) {
-    let number = || if key % 3 == 0 { (key % 7).to_string() } else { "NULL".to_owned() };
+    let number = || if key.is_multiple_of(3) { (key % 7).to_string() } else { "NULL".to_owned() };
     match schema.tables[no].identity {
         Identity::Text => (vec!["k".into()], vec![format!("'k{}'", key % 4)]),
         Identity::Generated { .. } => (vec!["k".into()], vec![number()]),
