@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, OptionalExtension};
 
 use super::conflicts::id_from;
 use crate::error::{Error, Result};
@@ -91,11 +91,14 @@ pub(crate) fn list_packs(conn: &Connection, remote: i64) -> Result<Vec<PackRow>>
     Ok(packs)
 }
 
-/// The ids of a remembered pack's changes, ascending.
+/// The ids of a remembered pack's changes, ascending; none where another process has forgotten it since.
 pub(crate) fn pack_ids(conn: &Connection, remote: i64, pack: ChangeId) -> Result<Vec<ChangeId>> {
     let sql = "SELECT ids, changes FROM ZV_PACK WHERE remote_no = ?1 AND pack = ?2";
-    let (ids, changes): (Vec<u8>, usize) =
-        conn.prepare_cached(sql)?.query_row((remote, pack.as_bytes()), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found: Option<(Vec<u8>, usize)> = conn
+        .prepare_cached(sql)?
+        .query_row((remote, pack.as_bytes()), |row| Ok((row.get(0)?, row.get(1)?)))
+        .optional()?;
+    let Some((ids, changes)) = found else { return Ok(Vec::new()) };
     decode_ids(&ids, changes).map_err(|bad| Error::corrupt("ZV_PACK holds ids that cannot be read").caused_by(bad))
 }
 
