@@ -21,6 +21,10 @@ pub enum ErrorKind {
     Remote,
     /// The remote holds another database's data: choose how to join, or another URL.
     Unrelated,
+    /// The remote's keys wait for a passphrase, and none was given: ask for it and call again.
+    Locked,
+    /// The remote is encrypted and the key is missing, wrong or removed, or it is not and should be.
+    Key,
     /// A clock is wrong: correct it, or accept a larger drift.
     Clock,
     /// The operation was asked to stop.

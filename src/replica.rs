@@ -14,7 +14,10 @@ use crate::db::{
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::remote::Remote;
-use crate::report::{Conflict, Held, LogEntry, Phase, Progress, Status, SyncReport, TrackReport, VerifyReport};
+use crate::report::{
+    Conflict, Held, KeysReport, LogEntry, Phase, Progress, Status, SyncReport, TrackReport, VerifyReport,
+};
+use crate::seal::{Lock, Recipient};
 use crate::sync::{self, Session, SyncOptions};
 use crate::{Settings, history, status, verify};
 
@@ -255,6 +258,55 @@ impl Replica {
         sync::create_tables(&session, remote).await?;
         let report = sync::sync(&session, remote, &SyncOptions::default()).await?;
         Ok((Self { session }, report))
+    }
+
+    /// Makes an empty remote an encrypted one: from its first object on, whatever goes there is sealed. Sync it from then on
+    /// with a secret that fits the lock ([`Remote::with_secret`]). One that is encrypted already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] if the remote holds objects that are not encrypted, or its keys do not open; [`ErrorKind::Remote`].
+    pub async fn encrypt_remote(&self, remote: &Remote, lock: &Lock) -> Result<KeysReport> {
+        sync::encrypt(&self.session, remote, lock).await
+    }
+
+    /// Who can open an encrypted remote, and since when.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] if the remote is not encrypted or its keys do not open, [`ErrorKind::Locked`] if a passphrase is
+    /// wanted; [`ErrorKind::Remote`].
+    pub async fn keys(&self, remote: &Remote) -> Result<KeysReport> {
+        sync::list_keys(&self.session, remote).await
+    }
+
+    /// Lets somebody else open an encrypted remote, all that lies there included.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys); [`ErrorKind::Usage`] if a passphrase opens the remote, or the recipient can already.
+    pub async fn add_recipient(&self, remote: &Remote, recipient: &Recipient) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| sync::with_recipient(keyring, recipient)).await
+    }
+
+    /// Keeps somebody from opening what is written to an encrypted remote from now on. What was written before stays open to
+    /// him, as he may have a copy; his credentials for the store are another matter.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys); [`ErrorKind::Usage`] if he is no recipient, or the only one.
+    pub async fn remove_recipient(&self, remote: &Remote, recipient: &Recipient) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| sync::without_recipient(keyring, recipient)).await
+    }
+
+    /// Starts a new epoch, with a new data key for what is written from now on: under another lock, or under the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys).
+    pub async fn rotate_keys(&self, remote: &Remote, lock: Option<&Lock>) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| lock.map_or_else(|| keyring.lock(), |lock| Ok(lock.clone())))
+            .await
     }
 
     /// The replica at a glance. Reads only.

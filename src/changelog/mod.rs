@@ -1,6 +1,7 @@
 //! Our own tables: the log, its sequence, names, registers, and what is remembered of rows and remotes. Touches no user table.
 
 mod conflicts;
+mod epochs;
 mod held;
 mod log;
 mod names;
@@ -11,6 +12,7 @@ mod retire;
 mod tracked;
 
 pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
+pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, release};
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};

@@ -1,5 +1,6 @@
 //! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put. Knows the names of objects and
-//! nothing of what they hold; no SQL, no merging. Relies on no conditional write, no lock and no order.
+//! nothing of what they hold, but that what goes to an encrypted remote is sealed, and what comes from there is opened; no SQL,
+//! no merging. Relies on no conditional write, no lock and no order.
 
 mod failure;
 mod folder;
@@ -9,6 +10,7 @@ mod location;
 mod memory;
 mod options;
 mod s3;
+mod sealed;
 mod store;
 mod traffic;
 mod xml;
@@ -25,15 +27,18 @@ use bytes::Bytes;
 use object_store::ObjectStore;
 
 use crate::error::Result;
+use crate::seal::{BadSeal, Secret};
 use crate::wire::ObjectName;
 use failure::Speaker;
 use folder::Folder;
 use location::{Bucket, Location};
+use sealed::Sealing;
 use store::Store;
 use traffic::Counters;
 
 pub(crate) use listing::{ListedChange, Listing};
 pub use options::RemoteOptions;
+pub(crate) use sealed::apart;
 pub use traffic::Traffic;
 
 /// A place in an object store through which replicas exchange their changes. Cheap to clone; clones share their [`Traffic`].
@@ -44,9 +49,13 @@ pub use traffic::Traffic;
 /// # Ok::<(), zvon::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Remote(Arc<Inner>);
+pub struct Remote {
+    place: Arc<Place>,
+    sealing: Sealing,
+}
 
-struct Inner {
+/// Where a remote is, and how to get there.
+struct Place {
     url: String,
     backend: Backend,
     counters: Arc<Counters>,
@@ -68,6 +77,8 @@ pub(crate) enum Fetched {
     Gone,
     /// It is larger than the limit; at most that much of it was held in memory.
     TooLarge,
+    /// It is there, and its seal does not open.
+    Unopened(BadSeal),
 }
 
 impl Remote {
@@ -122,46 +133,54 @@ impl Remote {
     }
 
     fn new(url: String, backend: Backend, counters: Arc<Counters>, has_own_clock: bool) -> Self {
-        Self(Arc::new(Inner { url, backend, counters, has_own_clock }))
+        Self { place: Arc::new(Place { url, backend, counters, has_own_clock }), sealing: Sealing::default() }
+    }
+
+    /// The same remote, encrypted: with the secret that opens its keys. A remote that turns out not to be encrypted is refused
+    /// from then on. The keys are opened once for this remote and its clones.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Secret) -> Self {
+        self.sealing = Sealing::with(secret);
+        self
     }
 
     /// The place as text, without secrets: the same place, however it was written, has the same text.
     ///
     /// What a setting adds to an S3 URL (its endpoint) is not part of it.
     pub fn url(&self) -> &str {
-        &self.0.url
+        &self.place.url
     }
 
     /// What was asked and moved through this remote and its clones so far.
     pub fn traffic(&self) -> Traffic {
-        self.0.counters.read()
+        self.place.counters.read()
     }
 
     /// Whether the times that [`modified_ms`](Self::modified_ms) tells come from another clock than this machine's.
     pub(crate) fn has_own_clock(&self) -> bool {
-        self.0.has_own_clock
+        self.place.has_own_clock
     }
 
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.list().await,
             Backend::Store(store) => store.list(self.url()).await,
         }
     }
 
-    /// An object's bytes, at most `limit` of them, whatever the store says about its size.
-    pub(crate) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
-        match &self.0.backend {
+    /// An object's bytes as they lie there, at most `limit` of them, whatever the store says about its size.
+    async fn get_as_is(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.get(name, limit).await,
             Backend::Store(store) => store.get(name, limit, self.url()).await,
         }
     }
 
-    /// Writes an object, over the old one if there is one: a name always has the same bytes. It is durable afterwards, and
+    /// Writes an object, over the old one if there is one: a name always has the same content. It is durable afterwards, and
     /// nobody sees a part of it.
-    pub(crate) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
-        match &self.0.backend {
+    async fn put_as_is(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.put(name, bytes).await,
             Backend::Store(store) => store.put(name, bytes, self.url()).await,
         }
@@ -169,7 +188,7 @@ impl Remote {
 
     /// When an object was last written, in milliseconds since the Unix epoch, or nothing if there is no such object.
     pub(crate) async fn modified_ms(&self, name: &ObjectName) -> Result<Option<u64>> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.modified_ms(name).await,
             Backend::Store(store) => store.modified_ms(name, self.url()).await,
         }

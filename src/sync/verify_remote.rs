@@ -5,7 +5,8 @@ use futures::StreamExt;
 use super::Session;
 use super::full::{Standing, inspect};
 use super::plan::is_listed;
-use crate::changelog::{kept, read_change};
+use super::unlock;
+use crate::changelog::{kept, list_remotes, read_change};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::remote::Remote;
@@ -18,6 +19,13 @@ const MAX_PROBLEMS: usize = 1_000;
 /// Adds to a report what the remote lacks or has otherwise than the log.
 pub(crate) async fn verify_remote(session: &Session, remote: &Remote, report: &mut VerifyReport) -> Result<()> {
     let listing = remote.list().await?;
+    let url = remote.url().to_owned();
+    let row = session.run(move |conn| Ok(list_remotes(conn)?.into_iter().find(|row| row.url == url))).await?;
+    let remembered = match row {
+        Some(row) => unlock::remember(session, row.no).await?,
+        None => unlock::Remembered::default(),
+    };
+    let remote = &unlock::open(remote, &remembered, &listing).await?;
     let limit = session.settings.max_object_bytes;
     let progress = session.reporter(Phase::Verify);
     let stays: Vec<ChangeId> = session.run(|conn| Ok(kept(conn)?.into_iter().map(|kept| kept.id).collect())).await?;

@@ -3,7 +3,7 @@
 use crate::place::Place;
 
 const COMMANDS: &[&str] =
-    &["init", "track", "untrack", "sync", "clone", "status", "log", "conflicts", "held", "verify", "demo"];
+    &["init", "track", "untrack", "sync", "clone", "status", "log", "conflicts", "held", "verify", "key", "demo"];
 
 #[test]
 fn help() {

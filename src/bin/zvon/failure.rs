@@ -118,6 +118,8 @@ fn name(kind: ErrorKind) -> (&'static str, Exit) {
         ErrorKind::Schema => ("schema", Exit::Failed),
         ErrorKind::Remote => ("remote", Exit::Failed),
         ErrorKind::Unrelated => ("unrelated", Exit::Failed),
+        ErrorKind::Locked => ("locked", Exit::Failed),
+        ErrorKind::Key => ("key", Exit::Failed),
         ErrorKind::Clock => ("clock", Exit::Failed),
         ErrorKind::Interrupted => ("interrupted", Exit::Interrupted),
         ErrorKind::Corrupt => ("corrupt", Exit::Failed),

@@ -33,10 +33,15 @@ struct Cloned<'a> {
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let place = context.place(args.database.as_deref())?;
     let remote = context.named_remote(Some(&args.url))?.expect("a remote that is named is there");
-    let progress = Box::new(context.bars.callback());
-    let (replica, report) =
-        Replica::clone_from(&remote, &place.database, place.config.settings(), Some(progress)).await?;
-    replica.set_default_remote(remote.url())?;
+    let url = remote.url().to_owned();
+    let (path, settings) = (&place.database, place.config.settings());
+    let (replica, report) = context
+        .unlocking(remote, async |remote| {
+            let progress = Box::new(context.bars.callback());
+            Replica::clone_from(&remote, path, settings.clone(), Some(progress)).await
+        })
+        .await?;
+    replica.set_default_remote(&url)?;
     let database = place.database.display().to_string();
     let first = format!("{} is a replica now\n", text::plain(&database));
     let cloned = Cloned { database, database_uuid: replica.database_uuid()?, sync: &report };

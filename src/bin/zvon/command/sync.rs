@@ -47,7 +47,8 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let options = options(args)?;
     let (place, replica) = context.open()?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
-    let report = replica.sync(&remote, &options).await?;
+    let replica = &replica;
+    let report = context.unlocking(remote, async |remote| replica.sync(&remote, &options).await).await?;
     Ok(answer(&report, &report, String::new()))
 }
 
