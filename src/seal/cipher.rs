@@ -1,4 +1,4 @@
-//! One object's bytes sealed and opened, as section 10.2 of `docs/format.md` has them. Pure: the salt comes in, nothing is kept.
+//! One object's bytes sealed and opened, as section 12.2 of `docs/format.md` has them. Pure: the salt comes in, nothing is kept.
 //!
 //! ChaCha20-Poly1305 in the STREAM construction, both from RustCrypto, under a key of the object's own.
 

@@ -1,4 +1,4 @@
-//! What `keys/{epoch}.age` holds once it is opened: every epoch that its maker knew (section 10.1 of `docs/format.md`).
+//! What `keys/{epoch}.age` holds once it is opened: every epoch that its maker knew (section 12.1 of `docs/format.md`).
 //! Owns these bytes; age locks and opens them elsewhere.
 
 use std::fmt;

@@ -2,6 +2,7 @@
 
 mod commands;
 mod demo;
+mod encryption;
 mod help;
 mod interrupt;
 mod place;

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use serde::Serialize;
-use zvon::{KeysReport, Lock, Recipient, Remote, Replica};
+use zvon::{KeysReport, Lock, Remote, Replica};
 
-use super::key::recipient;
+use super::key::recipients;
 use crate::context::{Context, Place};
 use crate::failure::Failure;
 use crate::output::Answer;
@@ -22,8 +22,8 @@ pub struct Args {
     encrypt: bool,
 
     /// Encrypt for this age recipient (age1…); once for each.
-    #[arg(long = "recipient", value_name = "RECIPIENT", requires = "encrypt", value_parser = recipient)]
-    recipients: Vec<Recipient>,
+    #[arg(long = "recipient", value_name = "RECIPIENT", requires = "encrypt")]
+    recipients: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -38,6 +38,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let place = context.place(args.database.as_deref())?;
     // A wrong URL is told before anything is made.
     let remote = context.named_remote(None)?;
+    recipients(&args.recipients)?;
     let replica = Replica::init(&place.database)?;
     if let Some(remote) = &remote {
         replica.set_default_remote(remote.url())?;
@@ -74,7 +75,7 @@ async fn encrypt(
 /// For the recipients that are named, else for the key or the passphrase that is given, else for a passphrase that is asked for.
 async fn lock(args: &Args, context: &Context) -> Result<Lock, Failure> {
     if !args.recipients.is_empty() {
-        return Ok(Lock::Recipients(args.recipients.clone()));
+        return Ok(Lock::Recipients(recipients(&args.recipients)?));
     }
     match context.secret()? {
         Some(secret) if secret.has_passphrase() => Ok(Lock::Passphrase(secret)),

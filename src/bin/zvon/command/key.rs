@@ -31,14 +31,14 @@ enum Action {
     /// Let somebody open the remote, with all that lies there.
     Add {
         /// The public half of the key, age1….
-        #[arg(value_name = "RECIPIENT", value_parser = recipient)]
-        recipient: Recipient,
+        #[arg(value_name = "RECIPIENT")]
+        recipient: String,
     },
     /// Keep somebody from reading what is written from now on.
     Remove {
         /// The public half of the key, age1….
-        #[arg(value_name = "RECIPIENT", value_parser = recipient)]
-        recipient: Recipient,
+        #[arg(value_name = "RECIPIENT")]
+        recipient: String,
     },
     /// Write with a new data key from now on; with another lock, if one is named.
     Rotate(Rotate),
@@ -47,8 +47,8 @@ enum Action {
 #[derive(Debug, clap::Args)]
 struct Rotate {
     /// Lock the keys for these age recipients, and for nobody else; once for each.
-    #[arg(long = "recipient", value_name = "RECIPIENT", value_parser = recipient)]
-    recipients: Vec<Recipient>,
+    #[arg(long = "recipient", value_name = "RECIPIENT")]
+    recipients: Vec<String>,
 
     /// Lock the keys with the passphrase in this file.
     #[arg(long, value_name = "FILE", conflicts_with = "recipients")]
@@ -59,15 +59,19 @@ struct Rotate {
     new_passphrase: bool,
 }
 
-/// A recipient on the command line. The library's own words say what is wrong with it.
-pub fn recipient(text: &str) -> Result<Recipient, String> {
-    text.parse::<Recipient>().map_err(|error| error.to_string())
+/// Recipients on the command line. Not clap's to parse: it would repeat a secret key that was given by mistake.
+pub fn recipients(texts: &[String]) -> Result<Vec<Recipient>, Failure> {
+    texts.iter().map(|text| Ok(text.parse()?)).collect()
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     if let Action::Generate { file } = &args.action {
         return generate(file);
     }
+    let named = match &args.action {
+        Action::Add { recipient } | Action::Remove { recipient } => Some(recipient.parse::<Recipient>()?),
+        _ => None,
+    };
     let (place, replica) = context.open()?;
     let mut remote = context.remote(&place, &replica, None)?;
     let lock = match &args.action {
@@ -78,13 +82,13 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
         // Where two people set a passphrase at once, the keys need both.
         remote = context.with_more(remote, new)?;
     }
-    let (lock, replica) = (&lock, &replica);
+    let (lock, replica, named) = (&lock, &replica, &named);
     let report = context
-        .unlocking(remote, async |remote| match &args.action {
-            Action::Add { recipient } => replica.add_recipient(&remote, recipient).await,
-            Action::Remove { recipient } => replica.remove_recipient(&remote, recipient).await,
-            Action::Rotate(_) => replica.rotate_keys(&remote, lock.as_ref()).await,
-            Action::List | Action::Generate { .. } => replica.keys(&remote).await,
+        .unlocking(remote, async |remote| match (&args.action, named) {
+            (Action::Add { .. }, Some(recipient)) => replica.add_recipient(&remote, recipient).await,
+            (Action::Remove { .. }, Some(recipient)) => replica.remove_recipient(&remote, recipient).await,
+            (Action::Rotate(_), _) => replica.rotate_keys(&remote, lock.as_ref()).await,
+            _ => replica.keys(&remote).await,
         })
         .await?;
     Ok(match &args.action {
@@ -106,7 +110,7 @@ fn generate(file: &std::path::Path) -> Result<Answer, Failure> {
 
 async fn lock(args: &Rotate) -> Result<Option<Lock>, Failure> {
     if !args.recipients.is_empty() {
-        return Ok(Some(Lock::Recipients(args.recipients.clone())));
+        return Ok(Some(Lock::Recipients(recipients(&args.recipients)?)));
     }
     let passphrase = match &args.new_passphrase_file {
         Some(file) => secrets::passphrase_in(file)?,
