@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Usage,
     /// The database file is not usable as it is: not SQLite, not UTF-8, read-only, or of a newer format.
     Database,
+    /// The database file is encrypted, or no database, and no key was given: ask for it and call again.
+    DatabaseKeyWanted,
     /// Another process holds the database: try again later.
     Busy,
     /// A table cannot be tracked as it is, or its shape is not what the log expects.

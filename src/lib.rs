@@ -20,6 +20,7 @@ mod verify;
 mod wire;
 mod world;
 
+pub use db::DatabaseKey;
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};

@@ -9,7 +9,8 @@ use rusqlite::Connection;
 use crate::capture::{TrackedNow, seal, seal_within, track, untrack};
 use crate::changelog::Log;
 use crate::db::{
-    Metadata, create_replica, get_metadata, immediate, open_database, open_replica, set_metadata, table_names,
+    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, open_database, open_replica,
+    set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
@@ -68,16 +69,31 @@ impl Replica {
     ///
     /// [`ErrorKind::Database`] if the file is no SQLite database, read-only, or not encoded in UTF-8.
     pub fn init(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
+        Self::init_at(path.as_ref(), None)
+    }
+
+    /// The same, of a database file that is encrypted at rest. A file that is there and not encrypted is replaced by an
+    /// encrypted one with the same content; no other program may have it open meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init); [`ErrorKind::Busy`] if another program has the file open; [`ErrorKind::Database`] if the key does
+    /// not open it, or this build lacks the feature `sqlcipher`.
+    pub fn init_encrypted(path: impl AsRef<Path>, key: &DatabaseKey) -> Result<Self> {
+        encrypt_database(path.as_ref(), key)?;
+        Self::init_at(path.as_ref(), Some(key))
+    }
+
+    fn init_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
         let is_new = !path.exists();
-        let mut conn = open_database(path, true)?;
+        let mut conn = open_database(path, true, key)?;
         if is_new {
             // A reader never blocks a writer in this mode (<https://sqlite.org/wal.html>); an existing file keeps its own.
             conn.pragma_update(None, "journal_mode", "wal")?;
         }
         create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
         drop(conn);
-        Self::open(path)
+        Self::open_at(path, key)
     }
 
     /// Opens a replica.
@@ -86,7 +102,20 @@ impl Replica {
     ///
     /// [`ErrorKind::Database`] if there is no such file, or it is no replica, or of a newer format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { session: Session::new(open_replica(path.as_ref())?) })
+        Self::open_at(path.as_ref(), None)
+    }
+
+    /// Opens a replica whose database file is encrypted at rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`ErrorKind::Database`] if the key does not open it, or this build lacks the feature `sqlcipher`.
+    pub fn open_encrypted(path: impl AsRef<Path>, key: &DatabaseKey) -> Result<Self> {
+        Self::open_at(path.as_ref(), Some(key))
+    }
+
+    fn open_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
+        Ok(Self { session: Session::new(open_replica(path, key)?) })
     }
 
     /// Makes a replica in memory, for tests.
@@ -95,7 +124,7 @@ impl Replica {
     ///
     /// If memory runs out.
     pub fn in_memory() -> Result<Self> {
-        let mut conn = open_database(Path::new(":memory:"), true)?;
+        let mut conn = open_database(Path::new(":memory:"), true, None)?;
         create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
         Ok(Self { session: Session::new(conn) })
     }
@@ -240,10 +269,34 @@ impl Replica {
         settings: Settings,
         on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
     ) -> Result<(Self, SyncReport)> {
-        let path = path.as_ref();
+        Self::clone_at(remote, path.as_ref(), None, settings, on_progress).await
+    }
+
+    /// The same, into a database file that is encrypted at rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`clone_from`](Self::clone_from) and [`init_encrypted`](Self::init_encrypted).
+    pub async fn clone_encrypted_from(
+        remote: &Remote,
+        path: impl AsRef<Path>,
+        key: &DatabaseKey,
+        settings: Settings,
+        on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    ) -> Result<(Self, SyncReport)> {
+        Self::clone_at(remote, path.as_ref(), Some(key), settings, on_progress).await
+    }
+
+    async fn clone_at(
+        remote: &Remote,
+        path: &Path,
+        key: Option<&DatabaseKey>,
+        settings: Settings,
+        on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    ) -> Result<(Self, SyncReport)> {
         let wanted = remote.url().to_owned();
         if path.exists() {
-            let standing = open_replica(path)?;
+            let standing = open_replica(path, key)?;
             if get_metadata::<String>(&standing, Metadata::Remote)? != Some(wanted) {
                 let message = format!("{}: the file exists and is no clone of {}", path.display(), remote.url());
                 return Err(Error::new(ErrorKind::Database, message));
@@ -251,7 +304,7 @@ impl Replica {
         } else {
             sync::check_clonable(remote).await?;
         }
-        let replica = Self::init(path)?.with_settings(settings);
+        let replica = Self::init_at(path, key)?.with_settings(settings);
         let mut session = replica.session;
         session.on_progress = on_progress.map(Arc::from);
         set_metadata(&session.lock(), Metadata::Remote, remote.url())?;

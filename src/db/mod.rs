@@ -1,7 +1,9 @@
 //! SQLite itself: opening a file, our own tables, the shape of a user's, quoted names. Knows nothing of changes or remotes.
 
+mod at_rest;
 mod default;
 mod error;
+mod key;
 mod metadata;
 mod open;
 mod quote;
@@ -9,8 +11,9 @@ mod shape;
 mod value;
 
 pub(crate) use default::{constant_default, constant_expression};
+pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
-pub(crate) use open::{create_replica, immediate, open_database, open_replica};
+pub(crate) use open::{create_replica, encrypt_database, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, read_table, same_name, table_names};
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

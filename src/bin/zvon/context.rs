@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use zvon::{ErrorKind, Remote, RemoteOptions, Replica, Secret};
+use zvon::{DatabaseKey, ErrorKind, Remote, RemoteOptions, Replica, Secret};
 
 use crate::cli::Global;
 use crate::config::{self, Config};
@@ -61,9 +61,22 @@ impl Context {
     }
 
     /// The replica that a command is about.
-    pub fn open(&self) -> Result<(Place, Replica), Failure> {
+    pub async fn open(&self) -> Result<(Place, Replica), Failure> {
         let place = self.place(None)?;
-        let replica = Replica::open(&place.database)?;
+        let opened = match self.database_key()? {
+            Some(key) => Replica::open_encrypted(&place.database, &key),
+            None => Replica::open(&place.database),
+        };
+        let replica = match opened {
+            Err(wanted) if wanted.kind() == ErrorKind::DatabaseKeyWanted => {
+                let prompt = format!("The key of {}: ", text::plain(&place.database.display().to_string()));
+                match secrets::ask_database_key(&prompt).await? {
+                    Some(key) => Replica::open_encrypted(&place.database, &key)?,
+                    None => return Err(wanted.into()),
+                }
+            }
+            opened => opened?,
+        };
         let replica = replica.with_settings(place.config.settings()).on_progress(self.bars.callback());
         Ok((place, replica))
     }
@@ -72,6 +85,11 @@ impl Context {
     pub fn named_remote(&self, named: Option<&str>) -> Result<Option<Remote>, Failure> {
         let flag = self.global.remote.as_deref();
         same("remote", named, flag, str::to_owned)?.map(|url| self.remote_at(url)).transpose()
+    }
+
+    /// The key of the database file, if one was given.
+    pub fn database_key(&self) -> Result<Option<DatabaseKey>, Failure> {
+        self.global.secrets.database_key()
     }
 
     /// What opens an encrypted remote, as far as it was given.

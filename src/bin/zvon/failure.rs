@@ -114,6 +114,7 @@ fn name(kind: ErrorKind) -> (&'static str, Exit) {
     match kind {
         ErrorKind::Usage => ("usage", Exit::Usage),
         ErrorKind::Database => ("database", Exit::Failed),
+        ErrorKind::DatabaseKeyWanted => ("database_key_wanted", Exit::Failed),
         ErrorKind::Busy => ("busy", Exit::Failed),
         ErrorKind::Schema => ("schema", Exit::Failed),
         ErrorKind::Remote => ("remote", Exit::Failed),

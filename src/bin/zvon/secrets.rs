@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
-use zvon::Secret;
+use zvon::{DatabaseKey, Secret};
 
 use crate::failure::Failure;
 
@@ -14,18 +14,28 @@ const MAX_SECRET_FILE: u64 = 64 << 10;
 
 /// The files that flags name.
 #[derive(Debug, Clone, Default, clap::Args)]
-#[command(next_help_heading = "Keys of an encrypted remote")]
+#[command(next_help_heading = "Keys")]
 pub struct Files {
-    /// The file with the passphrase [or ZVON_PASSPHRASE_FILE, or ZVON_PASSPHRASE, or a prompt].
+    /// The file with the passphrase of an encrypted remote [or ZVON_PASSPHRASE_FILE, or ZVON_PASSPHRASE, or a prompt].
     #[arg(long, global = true, value_name = "FILE")]
     pub passphrase_file: Option<PathBuf>,
 
-    /// The age key file, as `zvon key generate` and age-keygen write it [or ZVON_KEY_FILE].
+    /// The age key file for an encrypted remote, as `zvon key generate` and age-keygen write it [or ZVON_KEY_FILE].
     #[arg(long, global = true, value_name = "FILE")]
     pub key_file: Option<PathBuf>,
+
+    /// The file with the key of the database file itself, where that is encrypted [or ZVON_DB_KEY_FILE, or a prompt].
+    #[arg(long, global = true, value_name = "FILE")]
+    pub db_key_file: Option<PathBuf>,
 }
 
 impl Files {
+    /// The key of the database file, if one was given; a flag goes before the environment.
+    pub fn database_key(&self) -> Result<Option<DatabaseKey>, Failure> {
+        let file = self.db_key_file.clone().or_else(|| file_variable("ZVON_DB_KEY_FILE"));
+        file.map(|file| Ok(DatabaseKey::new(&only_line(&file, "the database's key")?)?)).transpose()
+    }
+
     /// What opens an encrypted remote, if anything was given; a flag goes before the environment.
     pub fn secret(&self) -> Result<Option<Secret>, Failure> {
         let passphrase = match (&self.passphrase_file, variable("ZVON_PASSPHRASE")?) {
@@ -42,18 +52,31 @@ impl Files {
     }
 }
 
-/// The passphrase in a file: its only line.
+/// The passphrase in a file.
 pub fn passphrase_in(path: &Path) -> Result<Secret, Failure> {
+    Ok(Secret::passphrase(only_line(path, "the passphrase")?.as_str())?)
+}
+
+/// A file's only line, which is a secret.
+fn only_line(path: &Path, what: &str) -> Result<Zeroizing<String>, Failure> {
     let text = read(path)?;
     let line = text.strip_suffix('\n').unwrap_or(&text);
     let line = line.strip_suffix('\r').unwrap_or(line);
     match line {
-        "" => Err(Failure::usage(format!("{}: the file is empty; it must hold the passphrase", path.display()))),
+        "" => Err(Failure::usage(format!("{}: the file is empty; it must hold {what}", path.display()))),
         line if line.contains(['\n', '\r']) => {
-            Err(Failure::usage(format!("{}: the passphrase must be the file's only line", path.display())))
+            Err(Failure::usage(format!("{}: {what} must be the file's only line", path.display())))
         }
-        line => Ok(Secret::passphrase(line)?),
+        line => Ok(Zeroizing::new(line.to_owned())),
     }
+}
+
+/// Asks for the key of a database file, where somebody is there to answer.
+pub async fn ask_database_key(prompt: &str) -> Result<Option<DatabaseKey>, Failure> {
+    if !(io::stdin().is_terminal() && io::stderr().is_terminal()) {
+        return Ok(None);
+    }
+    Ok(Some(DatabaseKey::new(&read_hidden(prompt.to_owned()).await?)?))
 }
 
 /// Asks for a passphrase, where somebody is there to answer; nothing where nobody is.

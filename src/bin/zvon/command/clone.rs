@@ -35,10 +35,14 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let remote = context.named_remote(Some(&args.url))?.expect("a remote that is named is there");
     let url = remote.url().to_owned();
     let (path, settings) = (&place.database, place.config.settings());
+    let key = &context.database_key()?;
     let (replica, report) = context
         .unlocking(remote, async |remote| {
-            let progress = Box::new(context.bars.callback());
-            Replica::clone_from(&remote, path, settings.clone(), Some(progress)).await
+            let (progress, settings) = (Box::new(context.bars.callback()), settings.clone());
+            match key {
+                Some(key) => Replica::clone_encrypted_from(&remote, path, key, settings, Some(progress)).await,
+                None => Replica::clone_from(&remote, path, settings, Some(progress)).await,
+            }
         })
         .await?;
     replica.set_default_remote(&url)?;

@@ -39,7 +39,10 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     // A wrong URL is told before anything is made.
     let remote = context.named_remote(None)?;
     recipients(&args.recipients)?;
-    let replica = Replica::init(&place.database)?;
+    let replica = match context.database_key()? {
+        Some(key) => Replica::init_encrypted(&place.database, &key)?,
+        None => Replica::init(&place.database)?,
+    };
     if let Some(remote) = &remote {
         replica.set_default_remote(remote.url())?;
     }

@@ -72,7 +72,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
         Action::Add { recipient } | Action::Remove { recipient } => Some(recipient.parse::<Recipient>()?),
         _ => None,
     };
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let mut remote = context.remote(&place, &replica, None)?;
     let lock = match &args.action {
         Action::Rotate(rotate) => lock(rotate).await?,

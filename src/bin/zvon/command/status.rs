@@ -12,7 +12,7 @@ use crate::text::{self, Lean};
 use crate::time;
 
 pub async fn run(context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let status = replica.status().await?;
     Ok(Answer::new(&status, words(&status, &place.database)))
 }

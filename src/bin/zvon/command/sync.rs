@@ -45,7 +45,7 @@ enum Layout {
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let options = options(args)?;
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
     let replica = &replica;
     let report = context.unlocking(remote, async |remote| replica.sync(&remote, &options).await).await?;
