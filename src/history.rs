@@ -3,13 +3,13 @@
 use rusqlite::{Connection, params_from_iter};
 
 use crate::changelog::{
-    ConflictRow, LoggedField, Names, list_conflicts, list_held, list_pending, list_tracked, mark_restored, read_fields,
-    read_head,
+    ConflictRow, LoggedField, Names, References, list_conflicts, list_held, list_pending, list_tracked,
+    list_untranslated, mark_restored, read_fields, read_head, to_local,
 };
-use crate::db::{Ident, Metadata, bind_value, get_metadata, immediate, read_table, same_name};
+use crate::db::{Ident, Metadata, bind_value, condition, get_metadata, immediate, read_table, same_name};
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, DELETED_FIELD, KeyPart, Value, decode_entity_id};
-use crate::report::{Conflict, Held, HeldEntity, LogEntry, LogField, UnknownName};
+use crate::model::{ChangeId, DELETED_FIELD, Value};
+use crate::report::{Conflict, Held, HeldEntity, LogEntry, LogField, UnknownName, UntranslatedReference};
 
 /// The history, newest first.
 pub(crate) fn log(conn: &Connection, table: Option<&str>, row: Option<&str>, limit: u64) -> Result<Vec<LogEntry>> {
@@ -138,10 +138,19 @@ pub(crate) fn restore(conn: &mut Connection, number: i64) -> Result<Conflict> {
         ))
     };
     let shape = read_table(&tx, &source.table)?.ok_or_else(gone)?;
-    let key = decode_entity_id(source.kind, source.key.len(), &row.entity_id).ok_or_else(gone)?;
-    let name = shape.column(&column).map(|column| column.name.clone()).ok_or_else(gone)?;
-    let sql = format!("UPDATE {} SET {} = ?1 WHERE {}", Ident(&shape.name), Ident(&name), shape.key_condition(2));
-    let parameters: Vec<Value> = std::iter::once(lost.value).chain(key.into_iter().map(KeyPart::into_value)).collect();
+    let references = References::load(&tx)?;
+    let key = source.locate(&tx, &references, &row.entity_id)?.ok_or_else(gone)?;
+    let is_it = |name: &&String| same_name(source.logged_name(name), &column);
+    let name = source.columns.iter().find(is_it).filter(|name| shape.column(name).is_some()).ok_or_else(gone)?;
+    let value = match references.target(source.table_no, name) {
+        None => lost.value,
+        Some(parent_no) => to_local(&tx, parent_no, &lost.value)?.ok_or_else(|| {
+            Error::schema("the losing value refers to a row that is not shown, so it cannot be restored")
+        })?,
+    };
+    let found = condition(source.locator(), 2);
+    let sql = format!("UPDATE {} SET {} = ?1 WHERE {found}", Ident(&shape.name), Ident(name));
+    let parameters: Vec<Value> = std::iter::once(value).chain(key).collect();
     if tx.execute(&sql, params_from_iter(parameters.iter().map(bind_value)))? == 0 {
         return Err(gone());
     }
@@ -154,7 +163,7 @@ pub(crate) fn restore(conn: &mut Connection, number: i64) -> Result<Conflict> {
 /// What is not shown, and why.
 pub(crate) fn held(conn: &Connection) -> Result<Held> {
     let mut names = Names::default();
-    let mut held = Held { rows: Vec::new(), unknown: Vec::new() };
+    let mut held = Held { rows: Vec::new(), unknown: Vec::new(), references: Vec::new() };
     for row in list_held(conn)? {
         let table = names.name(conn, row.table_no)?.to_string();
         held.rows.push(HeldEntity { table, row: row.entity_id, reason: row.reason, detail: row.detail });
@@ -163,6 +172,11 @@ pub(crate) fn held(conn: &Connection) -> Result<Held> {
         let table = names.name(conn, table_no)?.to_string();
         let column = column_no.map(|no| names.name(conn, no)).transpose()?.map(|name| name.to_string());
         held.unknown.push(UnknownName { table, column, changes });
+    }
+    for left in list_untranslated(conn)? {
+        let table = names.name(conn, left.table_no)?.to_string();
+        let column = left.column_no.map(|no| names.name(conn, no)).transpose()?.map(|name| name.to_string());
+        held.references.push(UntranslatedReference { table, row: left.row, column });
     }
     Ok(held)
 }

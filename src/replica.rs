@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::capture::{TrackedNow, seal, seal_within, track, untrack};
+use crate::capture::{TrackedNow, Wanted, seal, seal_within, track, untrack};
 use crate::changelog::Log;
 use crate::db::{
     DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, open_database, open_replica,
@@ -54,6 +54,9 @@ pub struct TrackOptions {
     /// The primary key itself is the row's identity, though it is an integer that SQLite may give: the same number means
     /// the same row on every replica.
     pub identity_key: bool,
+    /// The columns that identify a row on every replica, in this order, where that is not the primary key. They need a UNIQUE
+    /// constraint and NOT NULL. An integer primary key then stays on its replica. Not with `identity_key`.
+    pub key: Vec<String>,
     /// Columns that are neither recorded nor written by merges.
     pub exclude: Vec<String>,
     /// Whether merges hold rows without a parent; by default, where no such row is there now.
@@ -201,8 +204,16 @@ impl Replica {
 
     async fn track_named(&self, tables: Vec<String>, options: &TrackOptions) -> Result<Vec<TrackReport>> {
         let world = self.session.world.clone();
+        let wanted = match (options.identity_key, options.key.as_slice()) {
+            (true, []) => Wanted::PrimaryKey,
+            (false, []) => Wanted::Usual,
+            (false, columns) => Wanted::Columns(columns.to_vec()),
+            (true, _) => {
+                return Err(Error::usage("a table is known by its primary key or by other columns, not by both"));
+            }
+        };
         let options = crate::capture::TrackOptions {
-            identity_key: options.identity_key,
+            wanted,
             excluded: options.exclude.clone(),
             enforce_fk: options.enforce_fk,
             accept_deletes: options.accept_deletes,

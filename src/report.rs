@@ -282,6 +282,20 @@ pub struct Held {
     pub rows: Vec<HeldEntity>,
     /// Changes of tables and columns that do not exist here or are not tracked.
     pub unknown: Vec<UnknownName>,
+    /// References, written here, to rows that are not here: they are not in the log until they can be translated.
+    pub references: Vec<UntranslatedReference>,
+}
+
+/// A reference that cannot be translated yet.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct UntranslatedReference {
+    /// The table.
+    pub table: String,
+    /// The row's key, as far as it is known.
+    pub row: String,
+    /// The column, or nothing where the reference is part of the key, so that the whole row waits.
+    pub column: Option<String>,
 }
 
 /// A row that is held.

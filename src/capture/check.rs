@@ -1,18 +1,43 @@
-//! Which tables can be tracked, and why the others cannot. Decides; changes nothing.
+//! Which tables can be tracked and what identifies their rows, and why the others cannot. Decides; changes nothing.
 
 use rusqlite::Connection;
 
-use crate::db::{Affinity, Ident, Table, TableKind, list, read_table, same_name};
+use super::references::Catalog;
+use crate::db::{Affinity, Column, Ident, Table, TableKind, list, read_table, same_name};
 use crate::error::{Error, Result};
-use crate::model::{KeyKind, is_reserved_table};
+use crate::model::{DELETED_FIELD, KeyKind, ROWID_FIELD, is_reserved_table};
 
 /// Column names that the log keeps for itself.
-const RESERVED_COLUMNS: [&str; 2] = ["zv_deleted", "zv_rowid"];
+const RESERVED_COLUMNS: [&str; 2] = [DELETED_FIELD, ROWID_FIELD];
 /// The journal has five columns of its own, and SQLite allows a table 2,000.
 const MAX_COLUMNS: usize = 1_990;
 
-/// The shape of a table that can be tracked, and the form of its entity ids.
-pub(crate) fn check_trackable(conn: &Connection, name: &str, identity_key: bool) -> Result<(Table, KeyKind)> {
+/// What the user wants rows to be known by.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// The primary key, or an id of their own where that is an integer which SQLite may give.
+    #[default]
+    Usual,
+    /// The primary key, whatever it is.
+    PrimaryKey,
+    /// Another set of columns.
+    Columns(Vec<String>),
+    /// An id of their own.
+    Generated,
+}
+
+/// What identifies a table's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Identity {
+    pub(crate) kind: KeyKind,
+    /// The integer primary key that stays on this replica.
+    pub(crate) local: Option<String>,
+    /// The columns that identify a row everywhere; none where it gets an id of its own.
+    pub(crate) key: Vec<String>,
+}
+
+/// The shape of a table that can be tracked, and what identifies its rows.
+pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) -> Result<(Table, Identity)> {
     if is_reserved_table(name) {
         return Err(Error::schema(format!("{name}: tables of SQLite's and of zvon's own cannot be tracked")));
     }
@@ -26,9 +51,25 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, identity_key: bool)
         }
     }
     check_columns(&table)?;
-    let kind = check_key(&table, identity_key)?;
+    let identity = match wanted {
+        Wanted::Columns(columns) => identity_by(&table, columns)?,
+        Wanted::Usual if table.key_is_rowid && !refers_to_local_key(conn, &table)? => generated(&table),
+        Wanted::Generated if table.key_is_rowid => generated(&table),
+        Wanted::Usual | Wanted::PrimaryKey | Wanted::Generated => identity_by_primary_key(&table)?,
+    };
     check_statements(conn, &table)?;
-    Ok((table, kind))
+    Ok((table, identity))
+}
+
+/// Whether the integer primary key is another row's, as in a table with one row for each row of its parent: then it is
+/// that row's identity.
+fn refers_to_local_key(conn: &Connection, table: &Table) -> Result<bool> {
+    let key = &table.columns[table.key[0]].name;
+    Ok(!table.foreign_keys.is_empty() && Catalog::load(conn)?.target(table, key).is_some())
+}
+
+fn generated(table: &Table) -> Identity {
+    Identity { kind: KeyKind::Text, local: Some(table.columns[table.key[0]].name.clone()), key: Vec::new() }
 }
 
 fn refusal(table: &str, why: impl std::fmt::Display) -> Error {
@@ -52,33 +93,67 @@ fn check_columns(table: &Table) -> Result<()> {
     })
 }
 
-fn check_key(table: &Table, identity_key: bool) -> Result<KeyKind> {
-    let name = &table.name;
+fn identity_by_primary_key(table: &Table) -> Result<Identity> {
     if table.key.is_empty() {
-        return Err(refusal(name, "has no primary key, and a row needs one to be known by everywhere"));
+        return Err(refusal(
+            &table.name,
+            "has no primary key, and a row needs one to be known by everywhere; name other unique columns with `--key`",
+        ));
     }
     if let Some(collation) = table.key_collations.iter().find(|c| !same_name(c, "BINARY")) {
-        let why = format_args!("has a key with the collation {collation}; only BINARY keys are the same everywhere");
-        return Err(refusal(name, why));
+        return Err(refused_collation(&table.name, collation));
     }
-    if let Some(real) = table.key_columns().find(|column| column.affinity == Affinity::Real) {
-        return Err(refusal(name, format_args!("has the REAL key column {}; a key must be exact", real.name)));
+    let key: Vec<&Column> = table.key_columns().collect();
+    Ok(Identity { kind: kind_of(&table.name, &key)?, local: None, key: names(&key) })
+}
+
+/// Another UNIQUE NOT NULL set of columns as the identity; an integer key that SQLite may give then stays here.
+fn identity_by(table: &Table, wanted: &[String]) -> Result<Identity> {
+    let name = &table.name;
+    let mut key = Vec::with_capacity(wanted.len());
+    for column in wanted {
+        let found = table.column(column);
+        key.push(found.ok_or_else(|| refusal(name, format_args!("has no column {column} to be known by")))?);
     }
-    if table.key_is_rowid && !identity_key {
-        let key = &table.columns[table.key[0]].name;
-        let why = format!(
-            "is keyed by the integer {key}, and two replicas offline would give two rows the same number; \
-             if the same number means the same row everywhere, say `--identity key`"
-        );
-        return Err(refusal(name, why));
-    }
-    let single = match table.key.as_slice() {
-        [at] => Some(&table.columns[*at]),
-        _ => None,
+    let is = |columns: &mut dyn Iterator<Item = &str>| {
+        let columns: Vec<&str> = columns.collect();
+        columns.len() == key.len() && columns.iter().all(|name| key.iter().any(|c| same_name(&c.name, name)))
     };
-    Ok(match single.map(|column| column.affinity) {
-        Some(Affinity::Text) => KeyKind::Text,
-        Some(Affinity::Integer) => KeyKind::Integer,
+    if is(&mut table.key_columns().map(|column| column.name.as_str())) {
+        return identity_by_primary_key(table);
+    }
+    if let Some(nullable) = key.iter().find(|column| !column.not_null && !table.key_columns().any(|k| k == **column)) {
+        let why = "may hold NULL, and a NULL identifies no row; make it NOT NULL";
+        return Err(refusal(name, format_args!("has the column {}, which {why}", nullable.name)));
+    }
+    let mut indexes = table.uniques.iter().filter(|unique| !unique.is_partial && !unique.has_expression);
+    let index = indexes.find(|unique| is(&mut unique.columns.iter().map(|(name, _)| name.as_str())));
+    let index = index.ok_or_else(|| {
+        let columns = wanted.join(", ");
+        refusal(name, format_args!("has no UNIQUE constraint on exactly ({columns}), so two rows could share them"))
+    })?;
+    if let Some((_, collation)) = index.columns.iter().find(|(_, collation)| !same_name(collation, "BINARY")) {
+        return Err(refused_collation(name, collation));
+    }
+    let local = table.key_is_rowid.then(|| table.columns[table.key[0]].name.clone());
+    Ok(Identity { kind: kind_of(name, &key)?, local, key: names(&key) })
+}
+
+fn refused_collation(table: &str, collation: &str) -> Error {
+    refusal(table, format_args!("has a key with the collation {collation}; only BINARY keys are the same everywhere"))
+}
+
+fn names(columns: &[&Column]) -> Vec<String> {
+    columns.iter().map(|column| column.name.clone()).collect()
+}
+
+fn kind_of(table: &str, key: &[&Column]) -> Result<KeyKind> {
+    if let Some(real) = key.iter().find(|column| column.affinity == Affinity::Real) {
+        return Err(refusal(table, format_args!("has the REAL key column {}; a key must be exact", real.name)));
+    }
+    Ok(match key {
+        [single] if single.affinity == Affinity::Text => KeyKind::Text,
+        [single] if single.affinity == Affinity::Integer => KeyKind::Integer,
         _ => KeyKind::Parts,
     })
 }
@@ -107,20 +182,44 @@ fn check_statements(conn: &Connection, table: &Table) -> Result<()> {
 mod tests {
     use super::*;
 
-    fn check(sql: &str, identity_key: bool) -> Result<KeyKind> {
-        let conn = Connection::open_in_memory().unwrap();
+    fn check(sql: &str, wanted: &Wanted) -> Result<Identity> {
+        let mut conn = Connection::open_in_memory().unwrap();
+        crate::db::create_replica(&mut conn, "019a9f3c-0c00-7000-8000-000000000001").unwrap();
         conn.execute_batch(sql).unwrap();
-        check_trackable(&conn, "t", identity_key).map(|(_, kind)| kind)
+        check_trackable(&conn, "t", wanted).map(|(_, identity)| identity)
+    }
+
+    fn columns(names: &[&str]) -> Wanted {
+        Wanted::Columns(names.iter().map(|name| (*name).to_owned()).collect())
     }
 
     #[test]
     fn kinds_of_key() {
-        assert_eq!(check("CREATE TABLE t (id TEXT PRIMARY KEY, a)", false).unwrap(), KeyKind::Text);
-        assert_eq!(check("CREATE TABLE t (id VARCHAR(9) PRIMARY KEY, a)", false).unwrap(), KeyKind::Text);
-        assert_eq!(check("CREATE TABLE t (id INTEGER PRIMARY KEY, a)", true).unwrap(), KeyKind::Integer);
-        assert_eq!(check("CREATE TABLE t (id INT PRIMARY KEY, a)", false).unwrap(), KeyKind::Integer);
-        assert_eq!(check("CREATE TABLE t (id PRIMARY KEY, a)", false).unwrap(), KeyKind::Parts);
-        assert_eq!(check("CREATE TABLE t (a TEXT, b INTEGER, PRIMARY KEY (a, b))", false).unwrap(), KeyKind::Parts);
+        for (sql, wanted, kind) in [
+            ("CREATE TABLE t (id TEXT PRIMARY KEY, a)", Wanted::Usual, KeyKind::Text),
+            ("CREATE TABLE t (id VARCHAR(9) PRIMARY KEY, a)", Wanted::Usual, KeyKind::Text),
+            ("CREATE TABLE t (id INTEGER PRIMARY KEY, a)", Wanted::PrimaryKey, KeyKind::Integer),
+            ("CREATE TABLE t (id INT PRIMARY KEY, a)", Wanted::Usual, KeyKind::Integer),
+            ("CREATE TABLE t (id PRIMARY KEY, a)", Wanted::Usual, KeyKind::Parts),
+            ("CREATE TABLE t (a TEXT, b INTEGER, PRIMARY KEY (a, b))", Wanted::Usual, KeyKind::Parts),
+        ] {
+            let identity = check(sql, &wanted).unwrap();
+            assert_eq!((identity.kind, identity.local), (kind, None), "{sql}");
+        }
+    }
+
+    #[test]
+    fn an_integer_key_stays_here_unless_it_is_said_to_be_the_identity() {
+        let sql = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, n TEXT UNIQUE, m NOT NULL)";
+        let identity = check(sql, &Wanted::Usual).unwrap();
+        assert_eq!((identity.local.as_deref(), identity.key.len()), (Some("id"), 0));
+        let identity = check(sql, &columns(&["U"])).unwrap();
+        assert_eq!((identity.local.as_deref(), identity.key), (Some("id"), vec!["u".to_owned()]));
+        assert_eq!(check(sql, &columns(&["id"])).unwrap(), check(sql, &Wanted::PrimaryKey).unwrap());
+        for (key, why) in [("n", "may hold NULL"), ("m", "no UNIQUE"), ("x", "no column x")] {
+            let message = check(sql, &columns(&[key])).unwrap_err().to_string();
+            assert!(message.contains(why), "{key}: {message}");
+        }
     }
 
     #[test]
@@ -130,13 +229,12 @@ mod tests {
             ("CREATE VIEW t AS SELECT 1", "is a view"),
             ("CREATE VIRTUAL TABLE t USING fts5(a)", "is a virtual table"),
             ("CREATE TABLE t (a)", "has no primary key"),
-            ("CREATE TABLE t (id INTEGER PRIMARY KEY)", "`--identity key`"),
             ("CREATE TABLE t (id REAL PRIMARY KEY)", "REAL"),
             ("CREATE TABLE t (id TEXT COLLATE NOCASE PRIMARY KEY)", "NOCASE"),
             ("CREATE TABLE t (id TEXT PRIMARY KEY, ZV_deleted)", "zv_deleted"),
             ("CREATE TABLE t (id TEXT PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t (lower(a))", "on an expression"),
         ] {
-            let message = check(sql, false).unwrap_err().to_string();
+            let message = check(sql, &Wanted::Usual).unwrap_err().to_string();
             assert!(message.contains(why), "{sql}: {message}");
         }
     }
@@ -148,6 +246,6 @@ mod tests {
         conn.create_scalar_function("theirs", 1, flags, |_| Ok(1)).unwrap();
         conn.execute_batch("CREATE TABLE t (id TEXT PRIMARY KEY, a CHECK (theirs(a)))").unwrap();
         conn.remove_function("theirs", 1).unwrap();
-        assert!(check_trackable(&conn, "t", false).unwrap_err().to_string().contains("function"));
+        assert!(check_trackable(&conn, "t", &Wanted::Usual).unwrap_err().to_string().contains("function"));
     }
 }

@@ -3,13 +3,17 @@
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params_from_iter};
 
-use super::seal::{write_columns, write_deleted};
-use crate::changelog::{Log, LoggedField, NewChange, Source, Tracked, read_fields, touch};
+use super::record::{Recorded, Recorder, read_lead};
+use crate::changelog::{
+    Keyed, Log, LoggedField, Source, Tracked, bind_local, entity_of, local_of, read_fields, referred, to_logged, touch,
+    unbind_local,
+};
 use crate::db::{
-    Ident, Metadata, Table, bind_value, constant_default, get_metadata, list, read_value, same_name, set_metadata,
+    Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_value, same_name,
+    set_metadata,
 };
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, Clock, KeyPart, Registers, Value, decode_entity_id, encode_entity_id};
+use crate::model::{ChangeId, Clock, Registers, Value};
 use crate::world::World;
 
 /// What a comparison takes for granted.
@@ -48,25 +52,25 @@ pub(crate) fn compare(
     terms: Terms<'_>,
 ) -> Result<Found> {
     let mut comparison = Comparison::new(log, world, table, tracked, terms)?;
+    comparison.bind_found()?;
     comparison.rows()?;
     comparison.missing()?;
-    let Comparison { found, backfilled, .. } = comparison;
+    let Comparison { recorder, found, backfilled, .. } = comparison;
+    let log = recorder.log;
     set_metadata(log.conn, Metadata::Backfilled, backfilled)?;
     log.flush()?;
     Ok(found)
 }
 
 struct Comparison<'a, 'c> {
-    log: &'a mut Log<'c>,
-    world: &'a World,
+    recorder: Recorder<'a, 'c>,
     table: &'a Table,
     source: &'a Source,
-    author: String,
+    recorded: Recorded,
     terms: Terms<'a>,
-    /// The columns' numbers, their constant defaults, and whether they were recorded before, in the source's order.
-    numbers: Vec<u32>,
+    /// The columns' constant defaults, and whether they were recorded before, in the source's order.
     defaults: Vec<Value>,
-    recorded: Vec<bool>,
+    was_recorded: Vec<bool>,
     backfilled: u64,
     found: Found,
 }
@@ -81,99 +85,129 @@ impl<'a, 'c> Comparison<'a, 'c> {
     ) -> Result<Self> {
         let conn = log.conn;
         let source = &tracked.source;
-        let mut numbers = Vec::with_capacity(source.columns.len());
         let mut defaults = Vec::with_capacity(source.columns.len());
         for name in &source.columns {
-            numbers.push(log.names.number(conn, name)?);
             let column =
                 table.column(name).ok_or_else(|| Error::schema(format!("{}: no column {name}", table.name)))?;
             defaults.push(constant_default(conn, column)?);
         }
-        let author = log.author()?;
         let backfilled = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
-        let was_recorded = |name: &String| terms.before.is_some_and(|b| b.columns.iter().any(|c| same_name(c, name)));
-        let recorded = source.columns.iter().map(was_recorded).collect();
+        let knew = |name: &String| {
+            let logged = source.logged_name(name);
+            terms.before.is_some_and(|b| b.columns.iter().any(|c| same_name(b.logged_name(c), logged)))
+        };
+        let was_recorded = source.columns.iter().map(knew).collect();
+        let mut recorder = Recorder::new(log, world)?;
+        let recorded = recorder.prepare(source.clone())?;
         let found = Found::default();
-        Ok(Self { log, world, table, source, author, terms, numbers, defaults, recorded, backfilled, found })
+        Ok(Self { recorder, table, source, recorded, terms, defaults, was_recorded, backfilled, found })
+    }
+
+    /// The rows that a table has at its first `track` are known by the digits of their integers: copies of one file match.
+    fn bind_found(&self) -> Result<()> {
+        if !self.source.is_generated() || self.terms.before.is_some() {
+            return Ok(());
+        }
+        let id = list(self.source.locator().iter().map(|name| Ident(name)));
+        let sql = format!(
+            "INSERT OR IGNORE INTO ZV_LOCAL (table_no, local, entity_id) SELECT ?1, {id}, CAST({id} AS TEXT) FROM {}",
+            Ident(&self.table.name)
+        );
+        self.recorder.conn().execute(&sql, [self.source.table_no])?;
+        Ok(())
     }
 
     fn rows(&mut self) -> Result<()> {
-        let names = self.source.key.iter().chain(&self.source.columns).map(|name| Ident(name));
+        let names = self.source.lead().chain(self.source.columns.iter().map(String::as_str)).map(Ident);
         let sql = format!("SELECT {} FROM {}", list(names), Ident(&self.table.name));
-        let conn = self.log.conn;
+        let conn = self.recorder.conn();
         let mut statement = conn.prepare(&sql)?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             self.row(row)?;
-            if self.log.cached() >= BATCH {
-                self.log.flush()?;
+            if self.recorder.log.cached() >= BATCH {
+                self.recorder.log.flush()?;
             }
         }
         Ok(())
     }
 
     fn row(&mut self, row: &Row<'_>) -> Result<()> {
-        let entity_id = match self.entity_id(row)? {
-            Some(entity_id) => entity_id,
+        let lead = read_lead(self.source, row, 0)?;
+        let entity_id = match self.source.entity_id(self.recorder.conn(), &self.recorder.references, &lead)? {
+            Keyed::Entity(entity_id) => entity_id,
+            Keyed::Untranslated if self.source.is_generated() => self.recorder.world.uuid().to_string(),
+            Keyed::Untranslated => return self.recorder.leave_row_out(self.source, &lead),
             // A table that is tracked goes on without such a row: it came while its triggers were gone.
-            None if self.terms.before.is_some() => {
+            Keyed::Unusable if self.terms.before.is_some() => {
                 self.found.unusable += 1;
                 return Ok(());
             }
-            None => {
+            Keyed::Unusable => {
                 let why = "holds a row whose key is NULL, of another type than its column's, or not valid text";
                 return Err(Error::schema(format!("{} {why}; mend that row first", self.table.name)));
             }
         };
-        let entity = self.log.entity(self.source.table_no, &entity_id)?;
+        self.bind(&lead, &entity_id)?;
+        let entity = self.recorder.log.entity(self.source.table_no, &entity_id)?;
         let (known, shown) = (!entity.registers.is_empty(), entity.shown);
         if self.terms.before.is_none() || !known {
             self.found.backfilled += 1;
             let id = self.backfill_id();
-            return self.record(id, &entity_id, row, |_| true);
+            return self.record(id, &entity_id, &lead, row, true, |_| true);
         }
         if !shown {
             self.found.changed += 1;
             let id = self.new_id();
-            return self.record(id, &entity_id, row, |_| true);
+            return self.record(id, &entity_id, &lead, row, true, |_| true);
         }
         let registers = entity.registers.clone();
-        self.edited_row(row, &entity_id, &registers)
+        self.edited_row(row, &lead, &entity_id, &registers)
+    }
+
+    fn bind(&self, lead: &[Value], entity_id: &str) -> Result<()> {
+        let (Some(_), Some(Value::Integer(local))) = (&self.source.local, lead.first()) else { return Ok(()) };
+        let (conn, table_no) = (self.recorder.conn(), self.source.table_no);
+        match entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
+            true => Ok(()),
+            false => bind_local(conn, table_no, *local, entity_id),
+        }
     }
 
     /// A row that was shown: what differs from its registers was written since.
-    fn edited_row(&mut self, row: &Row<'_>, entity_id: &str, registers: &Registers) -> Result<()> {
+    fn edited_row(&mut self, row: &Row<'_>, lead: &[Value], entity_id: &str, registers: &Registers) -> Result<()> {
         let mut base = Base::default();
         let (mut edited, mut new) = (Vec::new(), Vec::new());
         for n in 0..self.source.columns.len() {
-            let now = row.get_ref(self.source.key.len() + n)?;
-            match registers.get(self.numbers[n]) {
+            let now = row.get_ref(self.source.lead_len() + n)?;
+            match registers.get(self.recorded.number(n)) {
                 Some(register) => {
-                    let then = base.value(self.log.conn, register.id, &self.source.columns[n])?;
-                    if self.same(entity_id, n, now, &then)? {
+                    let name = self.source.logged_name(&self.source.columns[n]);
+                    let then = base.value(self.recorder.conn(), register.id, name)?;
+                    if self.same(lead, n, now, &then)? {
                         continue;
                     }
-                    if self.recorded[n] {
+                    if self.was_recorded[n] {
                         edited.push(n);
                         continue;
                     }
                     // The register came from elsewhere before the column was here, and so was never shown.
-                    touch(self.log.conn, self.source.table_no, entity_id)?;
-                    if !self.same(entity_id, n, now, &self.defaults[n])? {
+                    touch(self.recorder.conn(), self.source.table_no, entity_id)?;
+                    if !self.same(lead, n, now, &self.defaults[n])? {
                         new.push(n);
                     }
                 }
-                None if self.same(entity_id, n, now, &self.defaults[n])? => {}
+                None if self.same(lead, n, now, &self.defaults[n])? => {}
                 None => new.push(n),
             }
         }
         if !new.is_empty() {
             let id = self.backfill_id();
-            self.record(id, entity_id, row, |n| new.contains(&n))?;
+            self.record(id, entity_id, lead, row, false, |n| new.contains(&n))?;
         }
         if !edited.is_empty() {
             let id = self.new_id();
-            self.record(id, entity_id, row, |n| edited.contains(&n))?;
+            self.record(id, entity_id, lead, row, false, |n| edited.contains(&n))?;
         }
         self.found.changed += u64::from(!edited.is_empty());
         self.found.backfilled += u64::from(!new.is_empty());
@@ -182,78 +216,94 @@ impl<'a, 'c> Comparison<'a, 'c> {
 
     /// Rows that were shown and are not there.
     fn missing(&mut self) -> Result<()> {
-        self.log.flush()?;
-        let conn = self.log.conn;
-        let sql = format!("SELECT 1 FROM {} WHERE {}", Ident(&self.table.name), self.table.key_condition(1));
-        let mut find = conn.prepare(&sql)?;
+        self.recorder.log.flush()?;
+        let conn = self.recorder.conn();
+        let found = condition(self.source.locator(), 1);
+        let mut find = conn.prepare(&format!("SELECT 1 FROM {} WHERE {found}", Ident(&self.table.name)))?;
         let mut statement = conn.prepare("SELECT entity_id FROM ZV_REGISTER WHERE table_no = ?1 AND shown")?;
         let mut rows = statement.query([self.source.table_no])?;
         let mut missing = Vec::new();
         while let Some(row) = rows.next()? {
             let entity_id: String = row.get(0)?;
-            let key = decode_entity_id(self.source.kind, self.source.key.len(), &entity_id).unwrap_or_default();
-            let key: Vec<Value> = key.into_iter().map(KeyPart::into_value).collect();
-            if !key.is_empty() && !find.exists(params_from_iter(key.iter().map(bind_value)))? {
+            let is_there = match self.source.locate(conn, &self.recorder.references, &entity_id)? {
+                Some(locator) => find.exists(params_from_iter(locator.iter().map(bind_value)))?,
+                None => self.is_unknowable(&entity_id),
+            };
+            if !is_there {
                 missing.push(entity_id);
             }
         }
         missing.into_iter().try_for_each(|entity_id| self.missing_row(&entity_id))
     }
 
+    /// Whether no row of this table can have the entity id, so that none is missing.
+    fn is_unknowable(&self, entity_id: &str) -> bool {
+        self.source.local.is_none() && self.source.logged_key(&self.recorder.references, entity_id).is_none()
+    }
+
     fn missing_row(&mut self, entity_id: &str) -> Result<()> {
-        let table_no = self.source.table_no;
+        let (conn, table_no) = (self.recorder.conn(), self.source.table_no);
         if self.terms.accept_deletes {
             self.found.deleted += 1;
             let id = self.new_id();
-            self.append(id, entity_id)?;
-            write_deleted(self.log, id, table_no, entity_id, true)?;
+            self.recorder.delete(id, self.source, entity_id)?;
         } else {
             self.found.missing += 1;
-            touch(self.log.conn, table_no, entity_id)?;
+            touch(conn, table_no, entity_id)?;
+            self.recorder.log.entity(table_no, entity_id)?.set_shown(false);
         }
-        self.log.entity(table_no, entity_id)?.set_shown(false);
+        if self.source.local.is_some() && local_of(conn, table_no, entity_id)?.is_some() {
+            unbind_local(conn, table_no, entity_id)?;
+        }
         Ok(())
     }
 
-    /// The entity id of a row; `None` if its key can have none.
-    fn entity_id(&self, row: &Row<'_>) -> Result<Option<String>> {
-        let parts: Option<Vec<KeyPart>> = (0..self.source.key.len())
-            .map(|n| row.get_ref(n).map(|value| KeyPart::from_value(read_value(value))))
-            .collect::<rusqlite::Result<_>>()?;
-        Ok(parts.and_then(|parts| encode_entity_id(self.source.kind, &parts)))
-    }
-
-    fn record(&mut self, id: ChangeId, entity_id: &str, row: &Row<'_>, wanted: impl Fn(usize) -> bool) -> Result<()> {
-        self.append(id, entity_id)?;
-        let first = self.source.key.len();
-        write_columns(self.log, id, self.source, &self.numbers, entity_id, |n| {
-            Ok(wanted(n).then_some(row.get_ref(first + n)?))
-        })?;
-        self.log.entity(self.source.table_no, entity_id)?.set_shown(true);
-        touch_if_beaten(self.log, self.source.table_no, entity_id, id)
-    }
-
-    fn append(&mut self, id: ChangeId, entity_id: &str) -> Result<()> {
-        let change = NewChange { id, author: &self.author, entity_type: &self.source.table, entity_id, own: true };
-        self.log.append(change).map(|_| ())
+    fn record(
+        &mut self,
+        id: ChangeId,
+        entity_id: &str,
+        lead: &[Value],
+        row: &Row<'_>,
+        is_insert: bool,
+        wanted: impl Fn(usize) -> bool,
+    ) -> Result<()> {
+        let first = self.source.lead_len();
+        // The digits of a row that was here before say its integer.
+        let rowid = match (&self.source.local, lead.first()) {
+            (Some(_), Some(Value::Integer(local))) if is_insert && local.to_string() != entity_id => Some(*local),
+            _ => None,
+        };
+        let value = |n| Ok(wanted(n).then_some(row.get_ref(first + n)?));
+        self.recorder.write(id, &self.recorded, entity_id, rowid, is_insert, &value)?;
+        self.recorder.log.entity(self.source.table_no, entity_id)?.set_shown(true);
+        touch_if_beaten(self.recorder.log, self.source.table_no, entity_id, id)
     }
 
     fn new_id(&mut self) -> ChangeId {
-        self.log.clock.next(self.world.now_ms(), self.world.random())
+        self.recorder.next_id(self.recorder.world.now_ms())
     }
 
     fn backfill_id(&mut self) -> ChangeId {
         self.backfilled += 1;
-        Clock::backfill(self.backfilled - 1, self.world.random())
+        Clock::backfill(self.backfilled - 1, self.recorder.world.random())
     }
 
-    /// Whether the table's value is the log's, seen through the column's affinity.
-    fn same(&self, entity_id: &str, column: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
-        if read_value(now) == *then {
+    /// Whether the table's value is the log's, seen through the column's affinity; a reference that cannot be translated yet
+    /// is no edit.
+    fn same(&self, lead: &[Value], column: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
+        let (conn, now) = (self.recorder.conn(), read_value(now));
+        if let Some(parent_no) = self.recorded.target(column) {
+            let now = to_logged(conn, parent_no, &now)?;
+            return Ok(now.is_none_or(|now| same_reference(&now, then)));
+        }
+        if now == *then {
             return Ok(true);
         }
-        let key = decode_entity_id(self.source.kind, self.source.key.len(), entity_id).unwrap_or_default();
-        same_through_affinity(self.log.conn, self.table, key, &self.source.columns[column], then)
+        let locator = match self.source.local {
+            Some(_) => &lead[..1],
+            None => lead,
+        };
+        same_through_affinity(conn, self.source, locator, &self.source.columns[column], then)
     }
 }
 
@@ -263,19 +313,23 @@ fn touch_if_beaten(log: &mut Log<'_>, table_no: u32, entity_id: &str, id: Change
     if newest > Some(id) && id.is_backfill() { touch(log.conn, table_no, entity_id) } else { Ok(()) }
 }
 
-/// Whether a column of a row holds a value, once the column's affinity is applied to it.
+/// Whether two logged values refer to the same row.
+pub(crate) fn same_reference(a: &Value, b: &Value) -> bool {
+    a == b || (referred(a).is_some() && referred(a) == referred(b))
+}
+
+/// Whether a column of the row that a locator finds holds a value, once the column's affinity is applied to it.
 pub(crate) fn same_through_affinity(
     conn: &Connection,
-    table: &Table,
-    key: Vec<KeyPart>,
+    source: &Source,
+    locator: &[Value],
     column: &str,
     value: &Value,
 ) -> Result<bool> {
-    let (name, condition) = (Ident(&table.name), table.key_condition(2));
-    let sql = format!("SELECT {} IS ?1 COLLATE BINARY FROM {name} WHERE {condition}", Ident(column));
-    let key = key.into_iter().map(KeyPart::into_value);
-    let parameters: Vec<Value> = std::iter::once(value.clone()).chain(key).collect();
-    Ok(conn.prepare_cached(&sql)?.query_row(params_from_iter(parameters.iter().map(bind_value)), |row| row.get(0))?)
+    let (name, found) = (Ident(&source.table), condition(source.locator(), 2));
+    let sql = format!("SELECT {} IS ?1 COLLATE BINARY FROM {name} WHERE {found}", Ident(column));
+    let parameters = std::iter::once(value).chain(locator).map(bind_value);
+    Ok(conn.prepare_cached(&sql)?.query_row(params_from_iter(parameters), |row| row.get(0))?)
 }
 
 /// The values of one row's base; the fields of a change are read once, as most columns share one.

@@ -1,12 +1,15 @@
 //! Putting triggers on tables and taking them off. Owns `ZV_TRACKED` and the journal's width; records no row.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 
+use super::check::Identity;
+use super::references::record_references;
 use super::trigger::{Capture, Trigger, trigger_name};
-use crate::changelog::{Log, Source, Tracked, add_source, save_tracked};
+use crate::changelog::{Log, Source, Tracked, add_source, save_tracked, touch_held};
 use crate::db::{Column, Ident, Table, same_name};
-use crate::error::Result;
-use crate::model::KeyKind;
+use crate::error::{Error, Result};
 
 /// What `track` was asked for.
 #[derive(Debug, Clone, Default)]
@@ -15,29 +18,42 @@ pub(crate) struct Wish {
     pub(crate) enforce_fk: bool,
     pub(crate) notice: String,
     pub(crate) blocked: String,
+    /// The table's name in the log, where it was tracked under another.
+    pub(crate) entity_type: Option<String>,
+    /// The log's names of renamed columns, by their names in the table.
+    pub(crate) renamed: BTreeMap<String, String>,
 }
 
 /// Installs the triggers of a table under a new source, and records it as tracked.
-pub(crate) fn install(log: &mut Log<'_>, table: &Table, kind: KeyKind, wish: Wish) -> Result<Tracked> {
+pub(crate) fn install(log: &mut Log<'_>, table: &Table, identity: Identity, wish: Wish) -> Result<Tracked> {
     let conn = log.conn;
-    let columns = recorded_columns(table, &wish.excluded);
+    let Wish { excluded, enforce_fk, notice, blocked, entity_type, renamed } = wish;
+    let entity_type = entity_type.unwrap_or_else(|| table.name.clone());
+    let Identity { kind, local, key } = identity;
     let mut source = Source {
         no: 0,
-        table_no: log.names.number(conn, &table.name)?,
+        table_no: log.names.number(conn, &entity_type)?,
         table: table.name.clone(),
+        entity_type,
         kind,
-        key: table.key_columns().map(|column| column.name.clone()).collect(),
-        columns: columns.iter().map(|column| column.name.clone()).collect(),
+        local,
+        key,
+        columns: Vec::new(),
+        renamed,
     };
+    source.columns = recorded_columns(table, &source, &excluded).iter().map(|column| column.name.clone()).collect();
+    source.renamed.retain(|name, _| table.column(name).is_some());
     add_source(conn, &mut source)?;
-    widen_journal(conn, source.key.len() + source.columns.len())?;
+    // One more than the row has, as a row that gets another integer says which it had.
+    widen_journal(conn, source.lead_len() + source.columns.len() + 1)?;
     remove(conn, source.table_no)?;
-    for trigger in triggers_of(table, &source, columns) {
+    for trigger in triggers_of(table, &source, &excluded)? {
         conn.execute_batch(&trigger.sql)?;
     }
-    let Wish { excluded, enforce_fk, notice, blocked } = wish;
-    let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, source };
+    let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, altering: false, source };
     save_tracked(conn, &tracked)?;
+    record_references(log)?;
+    touch_held(conn, tracked.table_no())?;
     Ok(tracked)
 }
 
@@ -81,8 +97,7 @@ pub(crate) fn inspect(conn: &Connection, table: &Table, tracked: &Tracked) -> Re
     if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), MARK)) {
         return Ok(Installed::Marked);
     }
-    let columns = recorded_columns(table, &tracked.excluded);
-    let wanted = triggers_of(table, &tracked.source, columns);
+    let wanted = triggers_of(table, &tracked.source, &tracked.excluded).unwrap_or_default();
     Ok(match wanted.iter().all(|trigger| there.contains(trigger)) {
         true if there.len() == wanted.len() => match is_behind(conn, table, tracked)? {
             true => Installed::Behind,
@@ -104,7 +119,7 @@ fn is_behind(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<bool
 /// Makes the triggers of a table anew, as they are, so that they are the newest and run first.
 pub(crate) fn overtake(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<()> {
     remove(conn, tracked.table_no())?;
-    let triggers = triggers_of(table, &tracked.source, recorded_columns(table, &tracked.excluded));
+    let triggers = triggers_of(table, &tracked.source, &tracked.excluded)?;
     triggers.iter().try_for_each(|trigger| Ok(conn.execute_batch(&trigger.sql)?))
 }
 
@@ -117,13 +132,29 @@ fn installed(conn: &Connection, table_no: u32) -> Result<Vec<Trigger>> {
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 
-fn triggers_of(table: &Table, source: &Source, columns: Vec<&Column>) -> Vec<Trigger> {
-    Capture { table, kind: source.kind, table_no: source.table_no, source: source.no, columns }.triggers()
+fn triggers_of(table: &Table, source: &Source, excluded: &[String]) -> Result<Vec<Trigger>> {
+    let find = |name: &String| {
+        table.column(name).ok_or_else(|| Error::schema(format!("{} has no key column {name} any more", table.name)))
+    };
+    let capture = Capture {
+        table,
+        kind: source.kind,
+        table_no: source.table_no,
+        source: source.no,
+        local: source.local.as_ref().map(find).transpose()?,
+        key: source.key.iter().map(find).collect::<Result<_>>()?,
+        columns: recorded_columns(table, source, excluded),
+    };
+    Ok(capture.triggers())
 }
 
-/// The columns whose values are recorded: neither key nor excluded.
-pub(crate) fn recorded_columns<'t>(table: &'t Table, excluded: &[String]) -> Vec<&'t Column> {
-    table.other_columns().filter(|column| !excluded.iter().any(|name| same_name(name, &column.name))).collect()
+/// The columns whose values are recorded: neither those by which a row is known nor excluded.
+fn recorded_columns<'t>(table: &'t Table, source: &Source, excluded: &[String]) -> Vec<&'t Column> {
+    let is_recorded = |column: &&Column| {
+        !source.lead().any(|name| same_name(name, &column.name))
+            && !excluded.iter().any(|name| same_name(name, &column.name))
+    };
+    table.columns.iter().filter(is_recorded).collect()
 }
 
 /// Gives the journal as many value columns as the widest table needs.

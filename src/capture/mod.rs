@@ -4,11 +4,15 @@
 mod check;
 mod compare;
 mod install;
+mod record;
+mod references;
+mod retranslate;
 mod seal;
 mod track;
 mod trigger;
 
-pub(crate) use compare::same_through_affinity;
+pub(crate) use check::Wanted;
+pub(crate) use compare::{same_reference, same_through_affinity};
 pub(crate) use install::Installed;
-pub(crate) use seal::{count_journal, seal, seal_within, take_notes};
+pub(crate) use seal::{Notes, count_journal, seal, seal_within, take_notes};
 pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, renew, track, untrack};

@@ -1,18 +1,21 @@
-//! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own changes are made.
+//! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own writes are read.
 
 use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
-use rusqlite::{Connection, OptionalExtension, Row};
+use rusqlite::{Connection, Row, params_from_iter};
 
+use super::record::{Recorded, Recorder, read_lead};
+use super::retranslate::{Rekeyed, follow_rekeyed, retry_left_out};
 use super::trigger::{MASK_BITS, op};
-use crate::changelog::{Log, NewChange, Source, read_source, release};
-use crate::db::{Ident, bind_value, immediate, read_value};
-use crate::error::Result;
-use crate::model::{
-    ChangeId, DELETED_COLUMN, DELETED_FIELD, KeyPart, Register, Value, decode_entity_id, encode_entity_id,
+use crate::changelog::{
+    Keyed, Log, References, Source, bind_local, entity_of, freed_entity, local_of, read_source, set_free, unbind_local,
 };
+use crate::db::{Ident, bind_value, condition, immediate};
+use crate::error::Result;
+use crate::model::Value;
 use crate::world::World;
 
 /// How many journal rows one transaction seals.
@@ -52,12 +55,21 @@ pub(crate) fn count_journal(conn: &Connection) -> Result<u64> {
     Ok(conn.query_row("SELECT count(*) FROM ZV_JOURNAL", [], |row| row.get(0))?)
 }
 
+/// Rows that were written while a merge wrote.
+#[derive(Debug, Default)]
+pub(crate) struct Notes {
+    /// By table and entity id.
+    pub(crate) rows: BTreeSet<(u32, String)>,
+    /// By table and local integer: rows that are no entity's.
+    pub(crate) strays: BTreeSet<(u32, i64)>,
+}
+
 /// Takes the journal's entries as mere notes of which rows were written, and discards them: a merge's own writes, and
 /// what the user's triggers did meanwhile, are no changes.
-pub(crate) fn take_notes(log: &mut Log<'_>) -> Result<BTreeSet<(u32, String)>> {
+pub(crate) fn take_notes(log: &mut Log<'_>, references: &References) -> Result<Notes> {
     let conn = log.conn;
     let mut sources: HashMap<i64, Source> = HashMap::new();
-    let mut notes = BTreeSet::new();
+    let mut notes = Notes::default();
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq")?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
@@ -66,7 +78,16 @@ pub(crate) fn take_notes(log: &mut Log<'_>) -> Result<BTreeSet<(u32, String)>> {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => entry.insert(read_source(conn, no)?),
         };
-        notes.extend(journal_key(source, row)?.map(|id| (source.table_no, id)));
+        let lead = read_lead(source, row, C0)?;
+        if let Some(entity_id) = source.entity_id(conn, references, &lead)?.entity() {
+            notes.rows.insert((source.table_no, entity_id));
+        }
+        if let (Some(_), Some(Value::Integer(local))) = (&source.local, lead.first()) {
+            match entity_of(conn, source.table_no, *local)? {
+                Some(entity_id) => drop(notes.rows.insert((source.table_no, entity_id))),
+                None => drop(notes.strays.insert((source.table_no, *local))),
+            }
+        }
     }
     drop(rows);
     conn.prepare_cached("DELETE FROM ZV_JOURNAL")?.execute([])?;
@@ -80,163 +101,234 @@ struct Batch {
 
 fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     let conn = log.conn;
-    let mut sealer = Sealer { author: log.author()?, sources: HashMap::new(), held: any_held(conn)?, world, log };
+    let mut sealer =
+        Sealer { recorder: Recorder::new(log, world)?, sources: HashMap::new(), rekeyed: Vec::new(), changes: 0 };
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
     let mut rows = statement.query([BATCH as i64])?;
-    let mut batch = Batch { rows: 0, changes: 0 };
-    let mut last: i64 = 0;
+    let (mut read, mut last): (usize, i64) = (0, 0);
     while let Some(row) = rows.next()? {
         last = row.get(0)?;
-        batch.rows += 1;
-        batch.changes += u64::from(sealer.seal_row(row)?);
+        read += 1;
+        sealer.seal_row(row)?;
     }
     drop(rows);
-    if batch.rows > 0 {
+    let Sealer { mut recorder, rekeyed, mut changes, .. } = sealer;
+    changes += follow_rekeyed(&mut recorder, rekeyed)?;
+    if read > 0 {
         conn.prepare_cached("DELETE FROM ZV_JOURNAL WHERE seq <= ?1")?.execute([last])?;
     }
+    if read < BATCH {
+        changes += retry_left_out(&mut recorder)?;
+    }
     log.write_sequence()?;
-    Ok(batch)
-}
-
-fn any_held(conn: &Connection) -> Result<bool> {
-    Ok(conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_HELD)", [], |row| row.get(0))?)
+    Ok(Batch { rows: read, changes })
 }
 
 /// The first of a journal row's value columns.
 const C0: usize = 5;
 
 struct Sealer<'a, 'c> {
-    author: String,
-    sources: HashMap<i64, (Source, Vec<u32>)>,
-    /// Whether any row is held, and so may be one that was written now.
-    held: bool,
-    world: &'a World,
-    log: &'a mut Log<'c>,
+    recorder: Recorder<'a, 'c>,
+    sources: HashMap<i64, Rc<Recorded>>,
+    /// Rows with a local integer that got another identity.
+    rekeyed: Vec<Rekeyed>,
+    changes: u64,
 }
 
-impl Sealer<'_, '_> {
-    fn seal_row(&mut self, row: &Row<'_>) -> Result<bool> {
-        let source_no: i64 = row.get(2)?;
-        if !self.sources.contains_key(&source_no) {
-            let source = read_source(self.log.conn, source_no)?;
-            let numbers: Result<Vec<u32>> =
-                source.columns.iter().map(|name| self.log.names.number(self.log.conn, name)).collect();
-            self.sources.insert(source_no, (source, numbers?));
+impl<'c> Sealer<'_, 'c> {
+    fn seal_row(&mut self, row: &Row<'_>) -> Result<()> {
+        let recorded = self.source(row.get(2)?)?;
+        let lead = read_lead(&recorded.source, row, C0)?;
+        let ms = u64::try_from(row.get::<_, i64>(1)?).unwrap_or(0);
+        let written = Written { recorded: &recorded, lead, ms, row };
+        match row.get::<_, i64>(3)? {
+            op::INSERT => self.insert(&written),
+            op::UPDATE => self.update(&written),
+            op::MOVE => self.moved(&written),
+            op::REKEY => self.rekey(&written),
+            op::CANDIDATE => self.candidate(&written),
+            _ => self.delete(&written),
         }
-        let (source, numbers) = &self.sources[&source_no];
-        let Some(entity_id) = journal_key(source, row)? else {
-            tracing::warn!(table = source.table, "a journal row without a usable key was left out");
-            return Ok(false);
-        };
-        let operation: i64 = row.get(3)?;
-        if operation == op::CANDIDATE && !was_replaced(self.log, source, &entity_id)? {
-            return Ok(false);
+    }
+
+    fn conn(&self) -> &'c Connection {
+        self.recorder.conn()
+    }
+
+    fn source(&mut self, no: i64) -> Result<Rc<Recorded>> {
+        if let Some(recorded) = self.sources.get(&no) {
+            return Ok(Rc::clone(recorded));
         }
-        if operation == op::DELETE && is_gone(self.log, source, &entity_id)? {
-            return Ok(false);
-        }
-        let ms: i64 = row.get(1)?;
-        let id = self.log.clock.next(u64::try_from(ms).unwrap_or(0), self.world.random());
-        let (entity_type, entity_id) = (source.table.as_str(), entity_id.as_str());
-        self.log.append(NewChange { id, author: &self.author, entity_type, entity_id, own: true })?;
-        let shown = match operation {
-            op::INSERT | op::UPDATE => {
-                let mask = Mask::read(row.get_ref(4)?);
-                let first = C0 + source.key.len();
-                write_columns(self.log, id, source, numbers, entity_id, |n| {
-                    Ok(mask.has(n).then_some(row.get_ref(first + n)?))
-                })?;
-                true
+        let recorded = Rc::new(self.recorder.prepare(read_source(self.conn(), no)?)?);
+        self.sources.insert(no, Rc::clone(&recorded));
+        Ok(recorded)
+    }
+
+    fn insert(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let source = written.source();
+        let known = source.entity_id(self.conn(), &self.recorder.references, &written.lead)?;
+        let entity_id = match known {
+            Keyed::Entity(entity_id) => entity_id,
+            Keyed::Untranslated if source.is_generated() => self.recorder.world.uuid().to_string(),
+            Keyed::Untranslated => return self.recorder.leave_row_out(source, &written.lead),
+            Keyed::Unusable => {
+                tracing::warn!(table = source.table, "a journal row without a usable key was left out");
+                return Ok(());
             }
-            _ => {
-                write_deleted(self.log, id, source.table_no, entity_id, true)?;
-                false
-            }
         };
-        self.log.entity(source.table_no, entity_id)?.set_shown(shown);
-        if self.held {
-            release(self.log.conn, source.table_no, entity_id)?;
+        self.bind(written, &entity_id)?;
+        self.write(written, &entity_id, true, true)
+    }
+
+    /// Gives an entity the row's local integer; whoever had it was replaced.
+    fn bind(&mut self, written: &Written<'_, '_>, entity_id: &str) -> Result<()> {
+        let Some(local) = written.local() else { return Ok(()) };
+        let table_no = written.source().table_no;
+        if let Some(before) = entity_of(self.conn(), table_no, local)? {
+            if before == entity_id {
+                return Ok(());
+            }
+            self.record_delete(written, &before)?;
+        } else if !self.recorder.references.to(table_no).is_empty()
+            && let Some(before) = freed_entity(self.conn(), table_no, local)?
+        {
+            // An integer that is given again: rows that still refer to it refer to this row now.
+            self.rekeyed.push(Rekeyed { table_no, local, before });
         }
-        Ok(true)
+        bind_local(self.conn(), table_no, local, entity_id)
     }
-}
 
-/// Logs and folds the columns that `value` has of an own change; a row of key columns alone says that it is not deleted.
-pub(super) fn write_columns<'v>(
-    log: &mut Log<'_>,
-    id: ChangeId,
-    source: &Source,
-    numbers: &[u32],
-    entity_id: &str,
-    value: impl Fn(usize) -> Result<Option<ValueRef<'v>>>,
-) -> Result<()> {
-    if source.columns.is_empty() {
-        return write_deleted(log, id, source.table_no, entity_id, false);
-    }
-    let (mut fields, mut written) = (Vec::with_capacity(numbers.len()), Vec::with_capacity(numbers.len()));
-    for (n, name) in source.columns.iter().enumerate() {
-        if let Some(value) = value(n)? {
-            fields.push((name.as_str(), value));
-            written.push(numbers[n]);
-        }
-    }
-    log.append_fields(id, &fields)?;
-    let entity = log.entity(source.table_no, entity_id)?;
-    for column in written {
-        entity.fold(column, Register { id, own: true, deleted: false });
-    }
-    Ok(())
-}
-
-/// Logs and folds the reserved field of an own change.
-pub(super) fn write_deleted(
-    log: &mut Log<'_>,
-    id: ChangeId,
-    table_no: u32,
-    entity_id: &str,
-    deleted: bool,
-) -> Result<()> {
-    log.append_fields(id, &[(DELETED_FIELD, ValueRef::Integer(i64::from(deleted)))])?;
-    log.entity(table_no, entity_id)?.fold(DELETED_COLUMN, Register { id, own: true, deleted });
-    Ok(())
-}
-
-/// The entity id of a journal row; `None` where its key can be none (a row that was there before its table was tracked).
-fn journal_key(source: &Source, row: &Row<'_>) -> Result<Option<String>> {
-    let mut key = Vec::with_capacity(source.key.len());
-    for n in 0..source.key.len() {
-        match KeyPart::from_value(read_value(row.get_ref(C0 + n)?)) {
-            Some(part) => key.push(part),
-            None => return Ok(None),
+    fn update(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let source = written.source();
+        match source.entity_id(self.conn(), &self.recorder.references, &written.lead)? {
+            Keyed::Entity(entity_id) => self.write(written, &entity_id, false, false),
+            // A row that the log has not heard of yet: it is recorded whole, as it stands.
+            Keyed::Untranslated if source.is_generated() => self.insert_as_it_stands(written),
+            Keyed::Untranslated => self.recorder.leave_row_out(source, &written.lead),
+            Keyed::Unusable => Ok(()),
         }
     }
-    Ok(encode_entity_id(source.kind, &key))
-}
 
-/// Whether the log says already that a row is deleted: a REPLACE under recursive triggers leaves two journal rows.
-fn is_gone(log: &mut Log<'_>, source: &Source, entity_id: &str) -> Result<bool> {
-    let entity = log.entity(source.table_no, entity_id)?;
-    Ok(!entity.shown && !entity.registers.is_empty() && !entity.registers.alive())
-}
-
-/// Whether a row that a REPLACE may have removed is gone, and was there as far as the log knows.
-fn was_replaced(log: &mut Log<'_>, source: &Source, entity_id: &str) -> Result<bool> {
-    if !log.entity(source.table_no, entity_id)?.shown {
-        return Ok(false);
+    fn insert_as_it_stands(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let (conn, recorded) = (self.conn(), written.recorded);
+        let entity_id = self.recorder.world.uuid().to_string();
+        let first = recorded.source.lead_len();
+        recorded.each_live_row(conn, recorded.source.locator(), &written.lead, |_, row| {
+            self.bind(written, &entity_id)?;
+            let id = self.recorder.next_id(written.ms);
+            self.recorder
+                .write(id, recorded, &entity_id, written.local(), true, &|n| Ok(Some(row.get_ref(first + n)?)))?;
+            self.changes += 1;
+            Ok(())
+        })
     }
-    Ok(!row_exists(log.conn, source, entity_id)?)
+
+    /// A row that keeps its id under another integer.
+    fn moved(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let (conn, source) = (self.conn(), written.source());
+        let at = C0 + source.lead_len() + source.columns.len();
+        let old: i64 = written.row.get(at)?;
+        let Some(entity_id) = entity_of(conn, source.table_no, old)? else {
+            return self.insert(written);
+        };
+        self.bind(written, &entity_id)?;
+        self.free(written, old, &entity_id)?;
+        self.write(written, &entity_id, true, false)
+    }
+
+    fn rekey(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let Some(entity_id) = self.recorder.departing(written.source(), &written.lead)? else { return Ok(()) };
+        if let Some(local) = written.local() {
+            let table_no = written.source().table_no;
+            self.rekeyed.push(Rekeyed { table_no, local, before: entity_id.clone() });
+        }
+        self.record_delete(written, &entity_id)
+    }
+
+    fn delete(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let Some(entity_id) = self.recorder.departing(written.source(), &written.lead)? else { return Ok(()) };
+        let table_no = written.source().table_no;
+        let entity = self.recorder.log.entity(table_no, &entity_id)?;
+        // A REPLACE under recursive triggers leaves two journal rows.
+        if !entity.shown && !entity.registers.is_empty() && !entity.registers.alive() {
+            return Ok(());
+        }
+        self.record_delete(written, &entity_id)
+    }
+
+    /// A row that a REPLACE may have removed: it was deleted if it was there as far as the log knows, and is gone.
+    fn candidate(&mut self, written: &Written<'_, '_>) -> Result<()> {
+        let Some(entity_id) = self.recorder.departing(written.source(), &written.lead)? else { return Ok(()) };
+        let table_no = written.source().table_no;
+        let was_there = self.recorder.log.entity(table_no, &entity_id)?.shown;
+        if was_there && !row_exists(self.conn(), written.source(), &written.lead)? {
+            self.record_delete(written, &entity_id)?;
+        }
+        Ok(())
+    }
+
+    fn record_delete(&mut self, written: &Written<'_, '_>, entity_id: &str) -> Result<()> {
+        let (conn, source) = (self.conn(), written.source());
+        let id = self.recorder.next_id(written.ms);
+        self.recorder.delete(id, source, entity_id)?;
+        self.changes += 1;
+        if source.local.is_some()
+            && let Some(local) = local_of(conn, source.table_no, entity_id)?
+        {
+            unbind_local(conn, source.table_no, entity_id)?;
+            self.free(written, local, entity_id)?;
+        }
+        Ok(())
+    }
+
+    /// Rows that still refer to the integer are for the merge to look at.
+    fn free(&self, written: &Written<'_, '_>, local: i64, entity_id: &str) -> Result<()> {
+        let table_no = written.source().table_no;
+        match self.recorder.references.to(table_no).is_empty() {
+            true => Ok(()),
+            false => set_free(self.conn(), table_no, local, entity_id),
+        }
+    }
+
+    fn write(&mut self, written: &Written<'_, '_>, entity_id: &str, says_rowid: bool, is_insert: bool) -> Result<()> {
+        let mask = if is_insert { Mask(None) } else { Mask::read(written.row.get_ref(4)?) };
+        let first = C0 + written.source().lead_len();
+        let rowid = written.local().filter(|_| says_rowid);
+        let id = self.recorder.next_id(written.ms);
+        let wrote = self.recorder.write(id, written.recorded, entity_id, rowid, is_insert, &|n| {
+            Ok(mask.has(n).then_some(written.row.get_ref(first + n)?))
+        })?;
+        self.changes += u64::from(wrote);
+        Ok(())
+    }
 }
 
-/// Whether a table has the row of an entity. A table that is gone has none that a REPLACE could have removed.
-fn row_exists(conn: &Connection, source: &Source, entity_id: &str) -> Result<bool> {
-    let Some(key) = decode_entity_id(source.kind, source.key.len(), entity_id) else { return Ok(true) };
-    let terms: Vec<String> =
-        source.key.iter().enumerate().map(|(n, name)| format!("{} = ?{}", Ident(name), n + 1)).collect();
-    let sql = format!("SELECT 1 FROM {} WHERE {}", Ident(&source.table), terms.join(" AND "));
+/// A journal row.
+struct Written<'w, 'r> {
+    recorded: &'w Recorded,
+    lead: Vec<Value>,
+    ms: u64,
+    row: &'w Row<'r>,
+}
+
+impl Written<'_, '_> {
+    fn source(&self) -> &Source {
+        &self.recorded.source
+    }
+
+    fn local(&self) -> Option<i64> {
+        match (&self.source().local, self.lead.first()) {
+            (Some(_), Some(Value::Integer(local))) => Some(*local),
+            _ => None,
+        }
+    }
+}
+
+/// Whether a table has a row of this identity. A table that is gone has none that a REPLACE could have removed.
+fn row_exists(conn: &Connection, source: &Source, lead: &[Value]) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {} WHERE {}", Ident(&source.table), condition(source.distinct(), 1));
     let Ok(mut statement) = conn.prepare_cached(&sql) else { return Ok(true) };
-    let key: Vec<Value> = key.into_iter().map(KeyPart::into_value).collect();
-    let found = statement.query_row(rusqlite::params_from_iter(key.iter().map(bind_value)), |_| Ok(())).optional()?;
-    Ok(found.is_some())
+    Ok(statement.exists(params_from_iter(source.distinct_values(lead).iter().map(bind_value)))?)
 }
 
 /// Which columns an update changed: NULL says all, otherwise integers of 62 bits joined by commas.

@@ -2,20 +2,19 @@
 
 use rusqlite::Connection;
 
-use super::check::check_trackable;
+use super::check::{Identity, Wanted, check_trackable};
 use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
 use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
 use crate::db::{Table, read_table, same_name};
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::KeyKind;
 use crate::world::World;
 
 /// What the caller of `track` chose.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct TrackOptions {
-    /// The primary key itself is the identity, though it is an integer of this file's.
-    pub(crate) identity_key: bool,
+    /// What rows are known by.
+    pub(crate) wanted: Wanted,
     /// Columns that are neither recorded nor written.
     pub(crate) excluded: Vec<String>,
     /// Whether rows without a parent are held; by default, where none are there now.
@@ -33,9 +32,9 @@ pub(crate) struct TrackedNow {
 
 /// Tracks a table; again, it applies what changed. Runs within the caller's transaction, the journal sealed.
 pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &TrackOptions) -> Result<TrackedNow> {
-    let (table, kind) = check_trackable(log.conn, name, options.identity_key)?;
-    check_excluded(&table, &options.excluded)?;
-    let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), &table.name));
+    let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), name));
+    let (table, identity) = identify(log.conn, name, options, before.as_ref())?;
+    check_excluded(&table, &identity, &options.excluded)?;
     let standing = before.as_ref().map(|tracked| inspect(log.conn, &table, tracked)).transpose()?;
     let wish = wish(log.conn, &table, options, before.as_ref())?;
     if let (Some(before), Some(Installed::Whole)) = (&before, standing)
@@ -47,9 +46,53 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);
     let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact };
-    let tracked = install(log, &table, kind, wish)?;
+    let tracked = install(log, &table, identity, wish)?;
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(TrackedNow { tracked, found })
+}
+
+/// What the table's rows are known by: for good, once it was tracked.
+fn identify(
+    conn: &Connection,
+    name: &str,
+    options: &TrackOptions,
+    before: Option<&Tracked>,
+) -> Result<(Table, Identity)> {
+    let Some(before) = before else { return check_trackable(conn, name, &options.wanted) };
+    let (table, identity) = check_trackable(conn, name, &wanted_as(before))?;
+    check_same_identity(&table, &identity, before)?;
+    if options.wanted != Wanted::Usual {
+        let (_, other) = check_trackable(conn, name, &options.wanted)?;
+        if other != identity {
+            let why = "is known by another key already, and its history with it; that cannot be changed";
+            return Err(Error::usage(format!("{} {why}", table.name)));
+        }
+    }
+    Ok((table, identity))
+}
+
+/// The wish that leads to the identity a table has.
+fn wanted_as(tracked: &Tracked) -> Wanted {
+    match tracked.source.is_generated() {
+        true => Wanted::Generated,
+        false => Wanted::Columns(tracked.source.key.clone()),
+    }
+}
+
+/// The way a table is known does not change under the log: a key of another kind is another table.
+fn check_same_identity(table: &Table, identity: &Identity, before: &Tracked) -> Result<()> {
+    let source = &before.source;
+    let same_key = identity.key.len() == source.key.len()
+        && identity.key.iter().zip(&source.key).all(|(a, b)| same_name(a, b))
+        && (identity.kind == source.kind || source.is_generated());
+    if same_key && identity.local.is_some() == source.local.is_some() {
+        return Ok(());
+    }
+    Err(another_key(&table.name))
+}
+
+fn another_key(table: &str) -> Error {
+    Error::schema(format!("{table} has another primary key than when it was tracked; give it back its key"))
 }
 
 /// The tables of a call, each once, parents before the children that refer to them; circles keep the order of the call.
@@ -73,9 +116,10 @@ pub(crate) fn parents_first(conn: &Connection, names: Vec<String>) -> Result<Vec
     Ok(ordered)
 }
 
-fn check_excluded(table: &Table, excluded: &[String]) -> Result<()> {
+fn check_excluded(table: &Table, identity: &Identity, excluded: &[String]) -> Result<()> {
     for name in excluded {
-        if !table.other_columns().any(|column| same_name(&column.name, name)) {
+        let is_key = identity.local.iter().chain(&identity.key).any(|key| same_name(key, name));
+        if is_key || table.column(name).is_none() {
             let why = "no such column outside the key, so it cannot be excluded";
             return Err(Error::usage(format!("{}.{name}: {why}", table.name)));
         }
@@ -92,6 +136,8 @@ fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option
     if let Some(before) = before {
         wish.enforce_fk = options.enforce_fk.unwrap_or(before.enforce_fk);
         wish.blocked.clone_from(&before.blocked);
+        wish.entity_type = Some(before.source.entity_type.clone());
+        wish.renamed.clone_from(&before.source.renamed);
         if options.excluded.is_empty() {
             wish.excluded.clone_from(&before.excluded);
         }
@@ -154,7 +200,7 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
             }
             Installed::Stale | Installed::Broken | Installed::Marked => {
                 match check_renewable(log.conn, &table, &tracked) {
-                    Ok(kind) => renewed.push(renew_table(log, world, &table, kind, tracked, standing)?),
+                    Ok(identity) => renewed.push(renew_table(log, world, &table, identity, tracked, standing)?),
                     // One table that is not what it was stops neither the others nor the sync.
                     Err(error) if error.kind() == ErrorKind::Schema => {
                         let tracked = lift(log.conn, tracked, &error)?;
@@ -168,15 +214,15 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
     Ok(renewed)
 }
 
-/// The way a table is known does not change under the log: a key of another kind is another table.
-fn check_renewable(conn: &Connection, table: &Table, old: &Tracked) -> Result<KeyKind> {
-    let (table, kind) = check_trackable(conn, &table.name, true)?;
-    let key: Vec<&str> = table.key_columns().map(|column| column.name.as_str()).collect();
-    if kind != old.source.kind || !key.iter().copied().eq(old.source.key.iter().map(String::as_str)) {
-        let why = "has another primary key than when it was tracked; give it back its key";
-        return Err(Error::schema(format!("{} {why}", table.name)));
-    }
-    Ok(kind)
+fn check_renewable(conn: &Connection, table: &Table, old: &Tracked) -> Result<Identity> {
+    let by_old_key =
+        |error: Error| match old.source.key.iter().all(|name| table.column(name).is_some_and(|c| c.not_null)) {
+            true => error,
+            false => another_key(&table.name),
+        };
+    let (table, identity) = check_trackable(conn, &table.name, &wanted_as(old)).map_err(by_old_key)?;
+    check_same_identity(&table, &identity, old)?;
+    Ok(identity)
 }
 
 /// Takes capture off a table that cannot be tracked any more: its changes wait like those of an unknown table.
@@ -192,13 +238,20 @@ fn renew_table(
     log: &mut Log<'_>,
     world: &World,
     table: &Table,
-    kind: KeyKind,
+    identity: Identity,
     old: Tracked,
     standing: Installed,
 ) -> Result<Renewed> {
     let excluded = old.excluded.clone();
-    let wish = Wish { excluded, enforce_fk: old.enforce_fk, notice: old.notice, blocked: old.blocked };
-    let tracked = install(log, table, kind, wish)?;
+    let wish = Wish {
+        excluded,
+        enforce_fk: old.enforce_fk,
+        notice: old.notice,
+        blocked: old.blocked,
+        entity_type: Some(old.source.entity_type.clone()),
+        renamed: old.source.renamed.clone(),
+    };
+    let tracked = install(log, table, identity, wish)?;
     let terms = Terms { before: Some(&old.source), accept_deletes: false };
     let found = compare(log, world, table, &tracked, terms)?;
     Ok(Renewed { tracked, found, standing })

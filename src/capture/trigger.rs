@@ -1,6 +1,6 @@
 //! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
 
-use crate::db::{Affinity, Column, Ident, Table, constant_expression, list};
+use crate::db::{Affinity, Column, Ident, Table, Unique, constant_expression, list, same_name};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -10,6 +10,10 @@ pub(crate) mod op {
     pub(crate) const DELETE: i64 = 3;
     /// A row that a REPLACE may be about to remove without a delete trigger.
     pub(crate) const CANDIDATE: i64 = 4;
+    /// A row got another local integer key: the whole row, and after it the old integer.
+    pub(crate) const MOVE: i64 = 5;
+    /// A row of a table with local integer keys got another identity: the old one. An insert follows.
+    pub(crate) const REKEY: i64 = 6;
 }
 
 /// How many columns one integer of a mask covers.
@@ -34,6 +38,10 @@ pub(crate) struct Capture<'a> {
     pub(crate) kind: KeyKind,
     pub(crate) table_no: u32,
     pub(crate) source: i64,
+    /// The integer key that stays on this replica.
+    pub(crate) local: Option<&'a Column>,
+    /// The key that identifies a row everywhere; none where it gets an id of its own.
+    pub(crate) key: Vec<&'a Column>,
     /// The columns that are recorded: neither key nor excluded.
     pub(crate) columns: Vec<&'a Column>,
 }
@@ -43,17 +51,17 @@ pub(crate) fn trigger_name(table_no: u32, event: &str) -> String {
     format!("ZV_{table_no}_{event}")
 }
 
-impl Capture<'_> {
+impl<'a> Capture<'a> {
     /// Every trigger of the table.
     pub(crate) fn triggers(&self) -> Vec<Trigger> {
         let mut triggers = vec![
-            self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT, "NEW")),
-            self.trigger("delete", "AFTER DELETE", "", &self.record_delete()),
+            self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT)),
+            self.trigger("delete", "AFTER DELETE", "", &self.record_delete(op::DELETE)),
             self.trigger("rekey", &self.on_key_update(), &self.key_changed(), &self.record_rekey()),
         ];
         if !self.columns.is_empty() {
             let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
-            triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE, "NEW")));
+            triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE)));
         }
         let uniques = self.clashing_row();
         if !uniques.is_empty() {
@@ -71,11 +79,20 @@ impl Capture<'_> {
         Trigger { name, sql }
     }
 
+    /// The columns by which a journal row knows its row.
+    fn lead(&self) -> impl Iterator<Item = &'a Column> + Clone + '_ {
+        self.local.into_iter().chain(self.key.iter().copied())
+    }
+
+    fn lead_len(&self) -> usize {
+        self.key.len() + usize::from(self.local.is_some())
+    }
+
     /// Appends the row as it stands: the whole of it, or what an update changed of it.
-    fn record_row(&self, operation: i64, row: &str) -> String {
+    fn record_row(&self, operation: i64) -> String {
         let update = operation == op::UPDATE;
         // An update that leaves the key alone leaves a key that was looked at when the row came.
-        let key = self.table.key_columns().map(|column| match update {
+        let lead = self.lead().map(|column| match update {
             true => format!("{ROW}.{}", Ident(&column.name)),
             false => self.checked_key(column),
         });
@@ -83,53 +100,60 @@ impl Capture<'_> {
             let value = format!("{ROW}.{}", Ident(&column.name));
             if update { format!("CASE WHEN {} THEN {value} END", changed(column)) } else { value }
         });
-        let mask = if update { self.mask() } else { "NULL".into() };
+        let moved = self.local.filter(|_| operation == op::MOVE).map(|local| format!("OLD.{}", Ident(&local.name)));
+        let has_mask = operation != op::INSERT && !self.columns.is_empty();
+        let mask = if has_mask { self.mask() } else { "NULL".into() };
         format!(
             "{} SELECT {NOW}, {}, {operation}, {mask}, {} FROM {} AS {ROW} WHERE {};",
-            self.append(self.table.key.len() + self.columns.len()),
+            self.append(self.lead_len() + self.columns.len() + usize::from(moved.is_some())),
             self.source,
-            list(key.chain(values)),
+            list(lead.chain(values).chain(moved)),
             Ident(&self.table.name),
-            self.this_row(row),
+            self.this_row("NEW"),
         )
     }
 
     /// A delete, unless another trigger has put the row back already.
-    fn record_delete(&self) -> String {
-        let key = self.table.key_columns().map(|column| format!("OLD.{}", Ident(&column.name)));
+    fn record_delete(&self, operation: i64) -> String {
+        let lead = self.lead().map(|column| format!("OLD.{}", Ident(&column.name)));
         format!(
-            "{} SELECT {NOW}, {}, {}, NULL, {} WHERE NOT EXISTS (SELECT 1 FROM {} AS {ROW} WHERE {});",
-            self.append(self.table.key.len()),
+            "{} SELECT {NOW}, {}, {operation}, NULL, {} WHERE NOT EXISTS (SELECT 1 FROM {} AS {ROW} WHERE {});",
+            self.append(self.lead_len()),
             self.source,
-            op::DELETE,
-            list(key),
+            list(lead),
             Ident(&self.table.name),
             self.same_key("OLD"),
         )
     }
 
-    /// A change of key is a delete and an insert.
+    /// A change of key is a delete and an insert; a row with an id of its own keeps it under another integer.
     fn record_rekey(&self) -> String {
-        format!("{} {}", self.record_delete(), self.record_row(op::INSERT, "NEW"))
+        match self.local {
+            Some(_) if self.key.is_empty() => self.record_row(op::MOVE),
+            Some(_) => format!("{} {}", self.record_delete(op::REKEY), self.record_row(op::INSERT)),
+            None => format!("{} {}", self.record_delete(op::DELETE), self.record_row(op::INSERT)),
+        }
     }
 
     /// Fires where a statement names a key column, so that other updates pay nothing. A key that is the rowid has three
     /// more names; SQLite takes names in UPDATE OF that no column has.
     fn on_key_update(&self) -> String {
-        let aliases = if self.table.key_is_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
-        let key = self.table.key_columns().map(|column| Ident(&column.name));
-        format!("AFTER UPDATE OF {}", list(key.chain(aliases.iter().map(|alias| Ident(alias)))))
+        let by_rowid = self.table.key_is_rowid
+            && self.lead().any(|column| column.name == self.table.columns[self.table.key[0]].name);
+        let aliases = if by_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
+        let lead = self.lead().map(|column| Ident(&column.name));
+        format!("AFTER UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
     }
 
     /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently.
     fn record_candidates(&self, clashing: &str) -> String {
-        let key = self.table.key_columns().map(|column| format!("{ROW}.{}", Ident(&column.name)));
+        let lead = self.lead().map(|column| format!("{ROW}.{}", Ident(&column.name)));
         format!(
             "{} SELECT {NOW}, {}, {}, NULL, {} FROM {} AS {ROW} WHERE ({clashing}) AND NOT ({});",
-            self.append(self.table.key.len()),
+            self.append(self.lead_len()),
             self.source,
             op::CANDIDATE,
-            list(key),
+            list(lead),
             Ident(&self.table.name),
             self.same_key("NEW"),
         )
@@ -148,13 +172,15 @@ impl Capture<'_> {
         }
     }
 
+    /// The condition on rows of the same identity.
     fn same_key(&self, row: &str) -> String {
-        let terms = self.table.key_columns().map(|c| format!("{ROW}.{0} IS {row}.{0}", Ident(&c.name)));
+        let by = if self.key.is_empty() { self.local.as_slice() } else { &self.key };
+        let terms = by.iter().map(|c| format!("{ROW}.{0} IS {row}.{0}", Ident(&c.name)));
         terms.collect::<Vec<_>>().join(" AND ")
     }
 
     fn key_changed(&self) -> String {
-        any(self.table.key_columns().map(changed))
+        any(self.lead().map(changed))
     }
 
     fn any_changed(&self) -> String {
@@ -173,7 +199,7 @@ impl Capture<'_> {
     /// A key column's value, refused where no entity id can be made of it.
     fn checked_key(&self, column: &Column) -> String {
         let value = format!("{ROW}.{}", Ident(&column.name));
-        if self.table.key_is_rowid {
+        if self.table.key_is_rowid && column.name == self.table.columns[self.table.key[0]].name {
             return value;
         }
         let allowed = match self.kind {
@@ -201,9 +227,18 @@ impl Capture<'_> {
         format!("CASE {cases} ELSE {value} END")
     }
 
+    /// The unique constraints beyond the identity.
+    fn uniques(&self) -> impl Iterator<Item = &'a Unique> + '_ {
+        let is_identity = |unique: &Unique| {
+            unique.columns.len() == self.key.len()
+                && unique.columns.iter().all(|(name, _)| self.key.iter().any(|column| same_name(&column.name, name)))
+        };
+        self.table.uniques.iter().filter(move |unique| !is_identity(unique))
+    }
+
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
     fn clashing_row(&self) -> String {
-        let conditions = self.table.uniques.iter().filter(|unique| !unique.is_primary_key).map(|unique| {
+        let conditions = self.uniques().map(|unique| {
             let terms = unique.columns.iter().map(|(name, collation)| {
                 format!("{ROW}.{} = {} COLLATE {}", Ident(name), self.value_to_be(name), Ident(collation))
             });
@@ -222,7 +257,7 @@ impl Capture<'_> {
     }
 
     fn unique_changed(&self) -> String {
-        let names = self.table.uniques.iter().filter(|u| !u.is_primary_key).flat_map(|u| &u.columns);
+        let names = self.uniques().flat_map(|unique| &unique.columns);
         let terms = names.map(|(name, _)| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name)));
         terms.collect::<Vec<_>>().join(" OR ")
     }
@@ -268,11 +303,19 @@ mod tests {
 
     /// The triggers of a table, as they are installed.
     fn triggers(sql: &str, kind: KeyKind) -> String {
+        let table = table(sql);
+        let key: Vec<&Column> = table.key_columns().collect();
+        let columns = table.columns.iter().filter(|column| !key.contains(column)).collect();
+        shown(&Capture { table: &table, kind, table_no: 7, source: 3, local: None, key, columns })
+    }
+
+    fn table(sql: &str) -> Table {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch(sql).unwrap();
-        let table = read_table(&conn, "t").unwrap().unwrap();
-        let columns = table.other_columns().collect();
-        let capture = Capture { table: &table, kind, table_no: 7, source: 3, columns };
+        read_table(&conn, "t").unwrap().unwrap()
+    }
+
+    fn shown(capture: &Capture<'_>) -> String {
         capture.triggers().into_iter().map(|trigger| trigger.sql).collect::<Vec<_>>().join("\n")
     }
 
@@ -293,5 +336,30 @@ mod tests {
     #[test]
     fn an_integer_key_that_is_the_rowid() {
         insta::assert_snapshot!(triggers("CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL)", KeyKind::Integer));
+    }
+
+    #[test]
+    fn a_local_integer_key() {
+        let table = table("CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, a)");
+        let (local, [u, a]) = (table.column("id"), ["u", "a"].map(|name| table.column(name).unwrap()));
+        let generated = Capture {
+            table: &table,
+            kind: KeyKind::Text,
+            table_no: 7,
+            source: 3,
+            local,
+            key: vec![],
+            columns: vec![u, a],
+        };
+        let keyed = Capture {
+            table: &table,
+            kind: KeyKind::Text,
+            table_no: 7,
+            source: 3,
+            local,
+            key: vec![u],
+            columns: vec![a],
+        };
+        insta::assert_snapshot!(format!("{}\n\n{}", shown(&generated), shown(&keyed)));
     }
 }

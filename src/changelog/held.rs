@@ -42,6 +42,22 @@ pub(crate) fn list_held(conn: &Connection) -> Result<Vec<HeldRow>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Held rows of which nothing says when to look again, as a trigger of the user's may depend on anything.
+pub(crate) fn list_restless(conn: &Connection) -> Result<Vec<(u32, String)>> {
+    let sql = "SELECT table_no, entity_id FROM ZV_HELD WHERE reason IN ('trigger', 'other') OR (reason = 'unique' \
+               AND NOT EXISTS (SELECT 1 FROM ZV_WAIT AS w WHERE w.table_no = ZV_HELD.table_no AND w.entity_id = ZV_HELD.entity_id))";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Asks the next merge to look at the held rows of a table again: its constraints may have changed.
+pub(crate) fn touch_held(conn: &Connection, table_no: u32) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_TOUCHED (table_no, entity_id) SELECT table_no, entity_id FROM ZV_HELD WHERE table_no = ?1";
+    conn.prepare_cached(sql)?.execute([table_no])?;
+    Ok(())
+}
+
 /// How many changes wait for a table or a column that does not exist here.
 pub(crate) fn count_pending(conn: &Connection) -> Result<u64> {
     Ok(conn.query_row("SELECT count(DISTINCT change_id) FROM ZV_PENDING", [], |row| row.get(0))?)

@@ -3,6 +3,7 @@
 mod conflicts;
 mod epochs;
 mod held;
+mod identity;
 mod log;
 mod names;
 mod read;
@@ -10,14 +11,23 @@ mod redate;
 mod remotes;
 mod retire;
 mod tracked;
+mod untranslated;
+mod waits;
 
 pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
 pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
-pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, release};
+pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
+pub(crate) use identity::{
+    Keyed, References, bind_local, entity_of, local_of, referred, to_local, to_logged, unbind_local,
+};
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
+pub(crate) use untranslated::{
+    Untranslated, any_untranslated, freed_entity, has_untranslated, leave_out, list_untranslated, set_free, settle,
+    take_freed,
+};
 
 pub(crate) use redate::redate;
 pub(crate) use remotes::{
@@ -26,3 +36,4 @@ pub(crate) use remotes::{
     remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
+pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for};

@@ -1,19 +1,36 @@
 //! Which tables are tracked, and what the columns of a journal row mean.
 
-use rusqlite::{Connection, OptionalExtension};
+use std::collections::BTreeMap;
+
+use rusqlite::Connection;
 
 use crate::error::{Error, Result};
 use crate::model::KeyKind;
 
-/// What the columns c0, c1, … of a journal row hold: the key's columns, then the others.
+/// What the columns c0, c1, … of a journal row hold: the lead's columns (`changelog/identity.rs`), then the others.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Source {
     pub(crate) no: i64,
     pub(crate) table_no: u32,
+    /// The table's name here.
     pub(crate) table: String,
+    /// Its name in the log, which a rename leaves as it was.
+    pub(crate) entity_type: String,
     pub(crate) kind: KeyKind,
+    /// The integer primary key, where it is not what identifies a row: it stays on this replica.
+    pub(crate) local: Option<String>,
+    /// The columns that identify a row everywhere; none where rows have ids of their own.
     pub(crate) key: Vec<String>,
     pub(crate) columns: Vec<String>,
+    /// The log's names of columns that were renamed here, by their names in the table.
+    pub(crate) renamed: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// A column's name in the log.
+    pub(crate) fn logged_name<'s>(&'s self, column: &'s str) -> &'s str {
+        self.renamed.get(column).map_or(column, String::as_str)
+    }
 }
 
 /// A tracked table; inactive once `untrack` has lifted its capture.
@@ -26,6 +43,8 @@ pub(crate) struct Tracked {
     pub(crate) notice: String,
     /// Why it is neither merged nor pushed, or nothing.
     pub(crate) blocked: String,
+    /// Whether its capture is lifted for a change of its schema (`zvon alter begin`).
+    pub(crate) altering: bool,
     pub(crate) source: Source,
 }
 
@@ -46,13 +65,17 @@ impl Tracked {
 
 /// Adds a source; its `no` is given here.
 pub(crate) fn add_source(conn: &Connection, source: &mut Source) -> Result<()> {
-    let sql = "INSERT INTO ZV_SOURCE (table_no, name, key_kind, key_columns, columns) VALUES (?1, ?2, ?3, ?4, ?5)";
+    let sql = "INSERT INTO ZV_SOURCE (table_no, name, key_kind, key_columns, columns, entity_type, local_key, renamed) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
     conn.prepare_cached(sql)?.execute((
         source.table_no,
         &source.table,
         kind_name(source.kind),
         json(&source.key),
         json(&source.columns),
+        &source.entity_type,
+        source.local.as_deref().unwrap_or_default(),
+        serde_json::to_string(&source.renamed).unwrap_or_default(),
     ))?;
     source.no = conn.last_insert_rowid();
     Ok(())
@@ -60,20 +83,29 @@ pub(crate) fn add_source(conn: &Connection, source: &mut Source) -> Result<()> {
 
 /// A source by its number.
 pub(crate) fn read_source(conn: &Connection, no: i64) -> Result<Source> {
-    let sql = "SELECT table_no, name, key_kind, key_columns, columns FROM ZV_SOURCE WHERE source = ?1";
-    let row: Option<(u32, String, String, String, String)> = conn
-        .prepare_cached(sql)?
-        .query_row([no], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?, row.get(4)?)))
-        .optional()?;
-    let (table_no, table, kind, key, columns) =
-        row.ok_or_else(|| Error::corrupt(format!("ZV_SOURCE lacks the source {no}")))?;
-    Ok(Source { no, table_no, table, kind: kind_of(&kind)?, key: names(&key)?, columns: names(&columns)? })
+    let sql = "SELECT table_no, name, key_kind, key_columns, columns, entity_type, local_key, renamed \
+               FROM ZV_SOURCE WHERE source = ?1";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([no])?;
+    let row = rows.next()?.ok_or_else(|| Error::corrupt(format!("ZV_SOURCE lacks the source {no}")))?;
+    let local: String = row.get(6)?;
+    Ok(Source {
+        no,
+        table_no: row.get(0)?,
+        table: row.get(1)?,
+        entity_type: row.get(5)?,
+        kind: kind_of(&row.get::<_, String>(2)?)?,
+        local: Some(local).filter(|name| !name.is_empty()),
+        key: from_json(&row.get::<_, String>(3)?)?,
+        columns: from_json(&row.get::<_, String>(4)?)?,
+        renamed: from_json(&row.get::<_, String>(7)?)?,
+    })
 }
 
 /// Records a tracked table's state.
 pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
-    let sql = "INSERT OR REPLACE INTO ZV_TRACKED (table_no, name, active, source, enforce_fk, excluded, notice, blocked) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)";
+    let sql = "INSERT OR REPLACE INTO ZV_TRACKED (table_no, name, active, source, enforce_fk, excluded, notice, blocked, altering) \
+               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)";
     conn.prepare_cached(sql)?.execute((
         tracked.table_no(),
         tracked.name(),
@@ -83,13 +115,14 @@ pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
         json(&tracked.excluded),
         &tracked.notice,
         &tracked.blocked,
+        tracked.altering,
     ))?;
     Ok(())
 }
 
 /// Every table that is or was tracked, by name.
 pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
-    let sql = "SELECT active, enforce_fk, excluded, notice, blocked, source FROM ZV_TRACKED ORDER BY name";
+    let sql = "SELECT active, enforce_fk, excluded, notice, blocked, source, altering FROM ZV_TRACKED ORDER BY name";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([])?;
     let mut tracked = Vec::new();
@@ -97,10 +130,11 @@ pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
         tracked.push(Tracked {
             active: row.get(0)?,
             enforce_fk: row.get(1)?,
-            excluded: names(&row.get::<_, String>(2)?)?,
+            excluded: from_json(&row.get::<_, String>(2)?)?,
             notice: row.get(3)?,
             blocked: row.get(4)?,
             source: read_source(conn, row.get(5)?)?,
+            altering: row.get(6)?,
         });
     }
     Ok(tracked)
@@ -117,7 +151,7 @@ fn json(names: &[String]) -> String {
     serde_json::to_string(names).expect("a list of strings is always JSON")
 }
 
-fn names(json: &str) -> Result<Vec<String>> {
+fn from_json<T: serde::de::DeserializeOwned>(json: &str) -> Result<T> {
     serde_json::from_str(json)
         .map_err(|e| Error::corrupt("a list of names in zvon's tables cannot be read").caused_by(e))
 }

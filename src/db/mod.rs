@@ -3,17 +3,23 @@
 mod at_rest;
 mod default;
 mod error;
+mod index_sql;
 mod key;
 mod metadata;
 mod open;
 mod quote;
 mod shape;
+mod tokens;
 mod value;
 
 pub(crate) use default::{constant_default, constant_expression};
+pub(crate) use index_sql::IndexSql;
 pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, encrypt_database, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
-pub(crate) use shape::{Affinity, Column, ForeignKey, Table, TableKind, read_table, same_name, table_names};
+pub(crate) use shape::{
+    Affinity, Column, ForeignKey, Table, TableKind, Unique, condition, read_table, same_name, table_names,
+};
+pub(crate) use tokens::{Token, Tokens};
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

@@ -61,6 +61,8 @@ pub(crate) struct Unique {
     pub(crate) is_primary_key: bool,
     /// Whether a part of it is an expression.
     pub(crate) has_expression: bool,
+    /// Whether only the rows that a WHERE clause picks are in it.
+    pub(crate) is_partial: bool,
 }
 
 /// A FOREIGN KEY: the columns here and, where named, the parent's.
@@ -86,6 +88,8 @@ pub(crate) struct Table {
     pub(crate) key_is_rowid: bool,
     /// A name that reads the rowid; `None` in a WITHOUT ROWID table and where columns shadow all three names.
     pub(crate) rowid: Option<&'static str>,
+    /// Whether SQLite never gives an integer key twice.
+    pub(crate) is_autoincrement: bool,
     pub(crate) uniques: Vec<Unique>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
 }
@@ -103,16 +107,12 @@ impl Table {
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().map(|at| &self.columns[*at])
     }
+}
 
-    pub(crate) fn other_columns(&self) -> impl Iterator<Item = &Column> {
-        self.columns.iter().enumerate().filter(|(at, _)| !self.key.contains(at)).map(|(_, column)| column)
-    }
-
-    /// `"a" = ?1 AND "b" = ?2`, for the key's columns, parameters from `first` on.
-    pub(crate) fn key_condition(&self, first: usize) -> String {
-        let terms = self.key_columns().enumerate();
-        terms.map(|(n, c)| format!("{} = ?{}", Ident(&c.name), first + n)).collect::<Vec<_>>().join(" AND ")
-    }
+/// `"a" = ?1 AND "b" = ?2`, parameters from `first` on.
+pub(crate) fn condition(columns: &[String], first: usize) -> String {
+    let terms = columns.iter().enumerate();
+    terms.map(|(n, name)| format!("{} = ?{}", Ident(name), first + n)).collect::<Vec<_>>().join(" AND ")
 }
 
 /// The names of the user's ordinary tables.
@@ -142,6 +142,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         key_collations: Vec::new(),
         key_is_rowid: false,
         rowid: None,
+        is_autoincrement: false,
         uniques: Vec::new(),
         foreign_keys: read_foreign_keys(conn, &name)?,
         name,
@@ -155,10 +156,20 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         None => {
             // Only the key that is the rowid has no index of its own.
             table.key_is_rowid = table.key.len() == 1 && !without_rowid;
+            table.is_autoincrement = table.key_is_rowid && has_sequence(conn, &table.name)?;
             table.key_collations = vec!["BINARY".into(); table.key.len()];
         }
     }
     Ok(Some(table))
+}
+
+/// Whether SQLite keeps a sequence for a table: it writes one at the first row (<https://sqlite.org/autoinc.html>).
+fn has_sequence(conn: &Connection, table: &str) -> Result<bool> {
+    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
+    if !conn.prepare_cached(exists)?.query_row([], |row| row.get(0))? {
+        return Ok(false);
+    }
+    Ok(conn.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = ?1")?.exists([table])?)
 }
 
 fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
@@ -188,15 +199,16 @@ fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
 }
 
 fn read_uniques(conn: &Connection, table: &str) -> Result<Vec<Unique>> {
-    let sql = "SELECT name, origin = 'pk' FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq";
+    let sql = "SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq";
     let mut statement = conn.prepare_cached(sql)?;
-    let indexes: Vec<(String, bool)> =
-        statement.query_map([table], |row| Ok((row.get(0)?, row.get(1)?)))?.collect::<rusqlite::Result<_>>()?;
+    let indexes: Vec<(String, bool, bool)> = statement
+        .query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
+        .collect::<rusqlite::Result<_>>()?;
     let sql = "SELECT cid, name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
     let mut statement = conn.prepare_cached(sql)?;
     let mut uniques = Vec::new();
-    for (index, is_primary_key) in indexes {
-        let mut unique = Unique { columns: Vec::new(), is_primary_key, has_expression: false, index };
+    for (index, is_primary_key, is_partial) in indexes {
+        let mut unique = Unique { columns: Vec::new(), is_primary_key, has_expression: false, is_partial, index };
         let mut rows = statement.query([&unique.index])?;
         while let Some(row) = rows.next()? {
             match row.get::<_, Option<String>>(1)? {

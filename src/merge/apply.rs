@@ -5,24 +5,36 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::ffi;
 use rusqlite::{CachedStatement, Connection, ErrorCode, params_from_iter};
 
+use super::claims::Claims;
 use super::fold::{Key, Plan, Touched};
 use super::notes::set_triggers;
 use super::tables::{MergeTable, Tables};
-use crate::changelog::{Log, LoggedField, count_held, hold, read_fields, release};
+use crate::changelog::{
+    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, has_untranslated, hold,
+    local_of, read_fields, referred, release, to_local, unbind_local, wait_for, waiting_for,
+};
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, Registers, Value};
+use crate::model::{ChangeId, ROWID_FIELD, Registers, Value, digits_of};
 
 /// Why a row is held.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Reason {
     pub(super) code: &'static str,
     pub(super) detail: String,
+    /// Whose change makes it worth another look: a row, or any row of a table.
+    pub(super) waits_for: Vec<(u32, Option<String>)>,
 }
 
 impl Reason {
     pub(super) fn new(code: &'static str, detail: impl Into<String>) -> Self {
-        Self { code, detail: detail.into() }
+        Self { code, detail: detail.into(), waits_for: Vec::new() }
+    }
+
+    /// The same, to be looked at again when a row changes, or any of a table.
+    pub(super) fn until(mut self, table_no: u32, entity_id: Option<String>) -> Self {
+        self.waits_for.push((table_no, entity_id));
+        self
     }
 }
 
@@ -48,18 +60,36 @@ impl From<rusqlite::Error> for Stop {
     }
 }
 
+/// What came of putting a row in.
+enum Put {
+    Shown,
+    /// Another row has a value of it that must be unique.
+    Contested,
+    Held(Reason),
+}
+
 /// Shows what a plan asks for.
 pub(super) struct Applier<'a, 'c> {
     pub(super) log: &'a mut Log<'c>,
     pub(super) tables: &'a Tables,
     pub(super) refused: &'a Refused,
+    pub(super) claims: Claims,
     /// Rows that were put in or changed, where foreign keys ask for them.
     pub(super) put: BTreeSet<Key>,
     /// Rows that were taken out, likewise.
     pub(super) taken: BTreeSet<Key>,
     watches_rows: bool,
-    /// Whether any row is held, and so may be one that is shown now.
+    /// Whether any row is held, or waits, and so may be one that is shown now.
     any_held: bool,
+    any_waits: bool,
+    /// Whether anything that was written here is left out of the log.
+    any_left_out: bool,
+    /// Rows that were given an integer before they are shown, as others refer to them, and those others.
+    expected: BTreeMap<Key, BTreeSet<Key>>,
+    /// Rows that were expected and are not shown after all.
+    unavailable: BTreeSet<Key>,
+    /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
+    vacated: BTreeSet<Key>,
     /// The last insert and the last update: most rows of a batch need the same statement.
     insert: Option<(u32, CachedStatement<'c>)>,
     update: Option<(u32, Vec<usize>, CachedStatement<'c>)>,
@@ -69,58 +99,150 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn new(log: &'a mut Log<'c>, tables: &'a Tables, refused: &'a Refused) -> Result<Self> {
         Ok(Self {
             any_held: count_held(log.conn)? > 0,
+            any_waits: any_waits(log.conn)?,
+            any_left_out: any_untranslated(log.conn)?,
+            claims: Claims::load(log.conn)?,
             watches_rows: tables.iter().any(|table| !table.shape.foreign_keys.is_empty()),
             log,
             tables,
             refused,
             put: BTreeSet::new(),
             taken: BTreeSet::new(),
+            expected: BTreeMap::new(),
+            unavailable: BTreeSet::new(),
+            vacated: BTreeSet::new(),
             insert: None,
             update: None,
         })
     }
 
-    /// Takes rows out first, then puts rows in, so that values which must be unique can move between rows;
-    /// what clashes with a row that moves later is taken out too and put in at the end.
+    /// Takes rows out first, then puts rows in, so that values which must be unique can move between rows; rows that meet
+    /// others over such a value are settled together; then come the rows that waited for any of these.
     pub(super) fn apply(&mut self, plan: Plan) -> Result<(), Stop> {
+        let mut changed: Vec<Key> = Vec::new();
+        if self.any_waits {
+            changed.extend(plan.keys().cloned());
+        }
+        let mut contested = self.pass(plan)?;
+        loop {
+            if !contested.is_empty() {
+                changed.extend(super::claims::settle(self, std::mem::take(&mut contested))?);
+            }
+            let waiting = self.waiting(std::mem::take(&mut changed))?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            let keys: Vec<Key> = waiting.keys().cloned().collect();
+            contested = self.pass(waiting)?;
+            for key in keys {
+                if self.is_shown(&key)? {
+                    changed.push(key);
+                }
+            }
+        }
+    }
+
+    /// The rows that wait for some others and are not shown whole.
+    fn waiting(&mut self, changed: Vec<Key>) -> Result<Plan> {
+        let mut plan = Plan::new();
+        if !self.any_waits {
+            return Ok(plan);
+        }
+        for key in changed {
+            for waiting in waiting_for(self.log.conn, key.0, &key.1)? {
+                if self.tables.get(waiting.0).is_some() {
+                    plan.insert(waiting, Touched::whole());
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// Brings rows in line; returns those that are contested, which are out of their tables.
+    fn pass(&mut self, plan: Plan) -> Result<Vec<Key>, Stop> {
         let mut rows = Vec::with_capacity(plan.len());
-        for (key, touched) in plan {
+        for (key, mut touched) in plan {
+            // What its user wrote and the log does not know yet must not be overwritten.
+            touched.whole &= !self.has_left_out(&key)?;
+            if self.any_waits {
+                clear_waits(self.log.conn, key.0, &key.1)?;
+            }
+            self.claims.forget(self.log.conn, &key)?;
             let entity = self.log.entity(key.0, &key.1)?;
             if entity.registers.alive() {
                 rows.push((key, touched));
             } else if entity.shown || touched.whole {
                 self.take_out(&key)?;
             } else {
-                release(self.log.conn, key.0, &key.1)?;
+                self.release(&key)?;
+                if self.watches_rows {
+                    self.put.remove(&key);
+                    self.taken.insert(key);
+                }
             }
         }
-        // What a trigger writes to another tracked table yields to the rows that come from its origin, so these come last.
-        rows.sort_by_key(|(key, _)| !self.tables.get(key.0).is_some_and(|table| table.has_triggers));
-        let mut again = Vec::new();
+        // What a trigger writes to another tracked table yields to the rows that come from its origin, so these come last;
+        // parents come before their children.
+        rows.sort_by_key(|(key, _)| self.tables.get(key.0).map(|table| (!table.has_triggers, table.rank)));
+        let mut contested = Vec::new();
         for (key, touched) in rows {
-            if self.put_in(&key, touched)?.is_some() {
-                self.take_out(&key)?;
-                again.push(key);
+            match self.put_in(&key, touched)? {
+                Put::Shown => {}
+                Put::Contested => {
+                    self.take_out(&key)?;
+                    contested.push(key);
+                }
+                Put::Held(reason) => self.hold(&key, &reason)?,
             }
         }
-        for key in again {
-            if let Some(reason) = self.put_in(&key, Touched::whole())? {
-                self.hold(&key, &reason)?;
+        Ok(contested)
+    }
+
+    /// Puts a row in that the rule for unique values lets in. Returns whether it is shown.
+    pub(super) fn put_settled(&mut self, key: &Key) -> Result<bool, Stop> {
+        match self.put_row_in(key, Touched::whole())? {
+            Put::Shown => return Ok(true),
+            Put::Held(reason) => self.hold(key, &reason)?,
+            Put::Contested => {
+                // By a constraint of this replica alone, such as one on a column that is excluded here, or one that a trigger
+                // of the user's meets in another table. The next merge tries again.
+                self.hold(key, &Reason::new("unique", "a value that must be unique is another row's on this replica"))?;
             }
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// Whether the table knows more of a row than the log: a reference that could not be translated yet.
+    pub(super) fn has_left_out(&self, key: &Key) -> Result<bool> {
+        Ok(self.any_left_out && has_untranslated(self.log.conn, key.0, &key.1)?)
+    }
+
+    pub(super) fn is_shown(&mut self, key: &Key) -> Result<bool> {
+        Ok(self.log.entity(key.0, &key.1)?.shown)
+    }
+
+    /// The columns' values that find a row in its table, if it has any there.
+    pub(super) fn locate(&self, key: &Key) -> Result<Option<Vec<Value>>> {
+        let table = self.table(key.0)?;
+        match table.fits(&self.tables.references, &key.1) {
+            true => table.tracked.source.locate(self.log.conn, &self.tables.references, &key.1),
+            false => Ok(None),
+        }
     }
 
     /// Removes a row that is no longer to be shown.
     pub(super) fn take_out(&mut self, key: &Key) -> Result<(), Stop> {
         let table = self.table(key.0)?;
-        if let Some(row) = table.key(&key.1) {
+        if let Some(row) = self.locate(key)? {
             let refused = self.refused.contains_key(key) || !delete(self.log.conn, table, key, &row)?;
             if refused && row_exists(self.log.conn, table, &row)? {
                 // Tables follow their registers: a trigger may look on, but cannot keep a row that is gone.
                 set_triggers(self.log.conn, false)?;
                 delete(self.log.conn, table, key, &row)?;
                 set_triggers(self.log.conn, true)?;
+            }
+            if table.tracked.source.local.is_some() {
+                self.vacated.insert(key.clone());
             }
         }
         self.log.entity(key.0, &key.1)?.set_shown(false);
@@ -139,37 +261,73 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn hold(&mut self, key: &Key, reason: &Reason) -> Result<(), Stop> {
         self.take_out(key)?;
         self.any_held = true;
+        for (table_no, entity_id) in &reason.waits_for {
+            self.any_waits = true;
+            wait_for(self.log.conn, (*table_no, entity_id.as_deref()), (key.0, &key.1))?;
+        }
         Ok(hold(self.log.conn, key.0, &key.1, reason.code, &reason.detail)?)
     }
 
-    /// Puts a living row in, or changes what of it has a new winner. Returns why it cannot be shown, if it cannot.
-    fn put_in(&mut self, key: &Key, touched: Touched) -> Result<Option<Reason>, Stop> {
+    /// Puts a living row in, or changes what of it has a new winner.
+    fn put_in(&mut self, key: &Key, touched: Touched) -> Result<Put, Stop> {
+        let put = self.put_row_in(key, touched)?;
+        // A row that is not shown may have the older claim to a value of this one.
+        match matches!(put, Put::Shown) && self.claims.has_any(key.0) && super::claims::is_contested(self, key)? {
+            true => Ok(Put::Contested),
+            false => Ok(put),
+        }
+    }
+
+    fn put_row_in(&mut self, key: &Key, mut touched: Touched) -> Result<Put, Stop> {
         if let Some(why) = self.refused.get(key) {
-            return Ok(Some(Reason::new("trigger", why)));
+            return Ok(Put::Held(Reason::new("trigger", why)));
+        }
+        let table = self.table(key.0)?;
+        if !table.fits(&self.tables.references, &key.1) {
+            let why = format!("the key does not fit the key columns of {}", table.shape.name);
+            return Ok(Put::Held(Reason::new("key", why)));
         }
         let entity = self.log.entity(key.0, &key.1)?;
         let shown = entity.shown && !touched.whole;
         let registers = if shown { Registers::default() } else { entity.registers.clone() };
-        let table = self.table(key.0)?;
-        let Some(row_key) = table.key(&key.1) else {
-            return Ok(Some(Reason::new(
-                "key",
-                format!("the key does not fit the key columns of {}", table.shape.name),
-            )));
-        };
         let written = if shown {
-            let columns = table.columns.iter().enumerate();
-            let changed: Vec<(usize, &Value)> =
-                columns.filter_map(|(at, column)| Some((at, touched.value(column.no)?))).collect();
-            if changed.is_empty() { Ok(1) } else { self.update(table, &row_key, &changed) }
+            let Some(locator) = self.locate(key)? else {
+                return Err(Error::corrupt(format!("{} shows a row that nothing finds", table.shape.name)).into());
+            };
+            let mut changed = Vec::new();
+            for (at, column) in table.columns.iter().enumerate() {
+                if let Some(value) = touched.take(column.no) {
+                    match self.localized(table, key, at, value)? {
+                        Ok(value) => changed.push((at, value)),
+                        Err(reason) => return Ok(Put::Held(reason)),
+                    }
+                }
+            }
+            let changed: Vec<(usize, &Value)> = changed.iter().map(|(at, value)| (*at, value)).collect();
+            if changed.is_empty() { Ok(1) } else { self.update(table, &locator, &changed) }
         } else {
-            let values = winners(self.log.conn, table, &registers, touched)?;
-            self.put_row(table, &row_key, &values)
+            let mut values = winners(self.log.conn, table, &registers, &mut touched)?;
+            for (at, value) in values.iter_mut().enumerate() {
+                if table.columns[at].target.is_some() {
+                    match self.localized(table, key, at, std::mem::replace(value, Value::Null))? {
+                        Ok(local) => *value = local,
+                        Err(reason) => return Ok(Put::Held(reason)),
+                    }
+                }
+            }
+            let lead = match self.lead(table, key, &registers, &mut touched)? {
+                Ok(lead) => lead,
+                Err(reason) => return Ok(Put::Held(reason)),
+            };
+            self.put_row(table, &lead, &values)
         };
         match written {
-            Ok(0) => return Ok(Some(Reason::new("trigger", "a trigger ignores the row"))),
+            Ok(0) => return Ok(Put::Held(Reason::new("trigger", "a trigger ignores the row"))),
             Ok(_) => {}
-            Err(error) => return refusal(self.log.conn, key, error).map(Some),
+            Err(error) => {
+                let reason = refusal(self.log.conn, key, error)?;
+                return Ok(if reason.code == "unique" { Put::Contested } else { Put::Held(reason) });
+            }
         }
         let entity = self.log.entity(key.0, &key.1)?;
         if !entity.shown {
@@ -180,36 +338,199 @@ impl<'a, 'c> Applier<'a, 'c> {
             self.taken.remove(key);
             self.put.insert(key.clone());
         }
-        Ok(None)
+        Ok(Put::Shown)
+    }
+
+    /// The values of the columns by which a row is known here: an integer of its own, where it has one, and its key.
+    fn lead(
+        &mut self,
+        table: &MergeTable,
+        key: &Key,
+        registers: &Registers,
+        touched: &mut Touched,
+    ) -> Result<Result<Vec<Value>, Reason>, Stop> {
+        let source = &table.tracked.source;
+        let mut lead = Vec::with_capacity(source.lead_len());
+        if source.local.is_some() {
+            lead.push(Value::Integer(self.local_for(table, key, registers, touched)?));
+        }
+        if source.is_generated() {
+            return Ok(Ok(lead));
+        }
+        let parts = source.logged_key(&self.tables.references, &key.1).unwrap_or_default();
+        for (name, part) in source.key.iter().zip(parts) {
+            let value = part.into_value();
+            match self.tables.references.target(source.table_no, name) {
+                None => lead.push(value),
+                Some(parent_no) => match self.local_reference(key, parent_no, &value)? {
+                    Ok(local) => lead.push(local),
+                    Err(parent) => return Ok(Err(missing_parent(self.tables, parent, name))),
+                },
+            }
+        }
+        Ok(Ok(lead))
+    }
+
+    /// A column's value as the table here holds it. A reference to a row that is not here is NULL where nothing forbids
+    /// that, and looked at again when the row comes.
+    fn localized(
+        &mut self,
+        table: &MergeTable,
+        key: &Key,
+        at: usize,
+        value: Value,
+    ) -> Result<Result<Value, Reason>, Stop> {
+        let column = &table.columns[at];
+        let Some(parent_no) = column.target else { return Ok(Ok(value)) };
+        match self.local_reference(key, parent_no, &value)? {
+            Ok(local) => Ok(Ok(local)),
+            Err(parent) if column.not_null || (table.tracked.enforce_fk && self.tables.get(parent.0).is_some()) => {
+                Ok(Err(missing_parent(self.tables, parent, &column.name)))
+            }
+            Err((parent_no, entity_id)) => {
+                self.any_waits = true;
+                wait_for(self.log.conn, (parent_no, Some(&entity_id)), (key.0, &key.1))?;
+                Ok(Ok(Value::Null))
+            }
+        }
+    }
+
+    /// The local integer of the row that a logged value refers to; the row itself where it has none, and is not about to
+    /// get one.
+    fn local_reference(&mut self, key: &Key, parent_no: u32, value: &Value) -> Result<Result<Value, Key>, Stop> {
+        if let Some(local) = to_local(self.log.conn, parent_no, value)? {
+            let Some(entity_id) = referred(value) else { return Ok(Ok(local)) };
+            let parent = (parent_no, entity_id);
+            match self.unavailable.contains(&parent) {
+                true => return Ok(Err(parent)),
+                // It may be gone by the end of the batch.
+                false if !self.vacated.is_empty() || !self.expected.is_empty() => self.expect(parent, key)?,
+                false => {}
+            }
+            return Ok(Ok(local));
+        }
+        let parent = (parent_no, referred(value).unwrap_or_default());
+        let Some(table) = self.tables.get(parent_no) else { return Ok(Err(parent)) };
+        let registers = self.log.entity(parent_no, &parent.1)?.registers.clone();
+        let may_come = registers.alive()
+            && !self.unavailable.contains(&parent)
+            && !self.refused.contains_key(&parent)
+            && table.tracked.source.local.is_some()
+            && table.fits(&self.tables.references, &parent.1);
+        if !may_come {
+            return Ok(Err(parent));
+        }
+        let local = self.local_for(table, &parent, &registers, &mut Touched::default())?;
+        self.expect(parent, key)?;
+        Ok(Ok(Value::Integer(local)))
+    }
+
+    /// The integer of an entity of a table with local integers: the one that it has, the one that it has elsewhere if that is
+    /// free, or the next.
+    fn local_for(
+        &self,
+        table: &MergeTable,
+        key: &Key,
+        registers: &Registers,
+        touched: &mut Touched,
+    ) -> Result<i64, Stop> {
+        let conn = self.log.conn;
+        if let Some(local) = local_of(conn, key.0, &key.1)? {
+            return Ok(local);
+        }
+        let hint = match (digits_of(&key.1), touched.take(self.tables.rowid_column)) {
+            _ if !table.tracked.source.is_generated() => None,
+            (_, Some(Value::Integer(hint))) => Some(hint),
+            (digits, _) => match registers.get(self.tables.rowid_column) {
+                Some(register) => rowid_said(conn, register.id)?,
+                None => digits,
+            },
+        };
+        let local = match hint {
+            Some(hint) if table.is_free(conn, hint)? => hint,
+            _ => table.next_local(conn)?,
+        };
+        bind_local(conn, key.0, local, &key.1)?;
+        Ok(local)
+    }
+
+    fn expect(&mut self, parent: Key, child: &Key) -> Result<()> {
+        if !self.is_shown(&parent)? {
+            self.expected.entry(parent).or_default().insert(child.clone());
+        }
+        Ok(())
+    }
+
+    /// Ends a batch: rows that refer to one that is not shown after all are put in without it, or held; integers of rows
+    /// that are not shown are given up. Returns whether rows changed, which others may depend on.
+    pub(super) fn give_up(&mut self) -> Result<bool, Stop> {
+        let mut again = BTreeSet::new();
+        for (parent, children) in std::mem::take(&mut self.expected) {
+            if !self.is_shown(&parent)? {
+                unbind_local(self.log.conn, parent.0, &parent.1)?;
+                self.unavailable.insert(parent);
+                again.extend(children);
+            }
+        }
+        let mut vacated = Vec::new();
+        for key in std::mem::take(&mut self.vacated) {
+            if self.is_shown(&key)? {
+                continue;
+            }
+            if let Some(local) = local_of(self.log.conn, key.0, &key.1)? {
+                vacated.push((key.0, local));
+                unbind_local(self.log.conn, key.0, &key.1)?;
+            }
+            self.unavailable.insert(key);
+        }
+        again.extend(super::children::referring(self.log.conn, self.tables, &vacated)?);
+        let mut plan = Plan::new();
+        for key in again {
+            if self.is_shown(&key)? {
+                plan.insert(key, Touched::whole());
+            }
+        }
+        let changed = !plan.is_empty();
+        self.apply(plan)?;
+        Ok(changed)
     }
 
     /// Inserts a row; one that is there already (written while capture was off) gets the values instead.
-    fn put_row(&mut self, table: &MergeTable, key: &[Value], values: &[Value]) -> rusqlite::Result<usize> {
+    fn put_row(&mut self, table: &MergeTable, lead: &[Value], values: &[Value]) -> rusqlite::Result<usize> {
         if self.insert.as_ref().is_none_or(|(no, _)| *no != table.no()) {
             self.insert = Some((table.no(), self.log.conn.prepare_cached(&table.insert_sql)?));
         }
         let (_, insert) = self.insert.as_mut().expect("it was prepared just above");
-        match insert.execute(params_from_iter(key.iter().chain(values).map(bind_value))) {
-            Err(error) if is_key_clash(&error) => {
+        match insert.execute(params_from_iter(lead.iter().chain(values).map(bind_value))) {
+            Err(error) if is_unique_clash(&error) => {
+                let source = &table.tracked.source;
+                let locator = &lead[..source.locator().len()];
                 let columns: Vec<(usize, &Value)> = values.iter().enumerate().collect();
                 match columns.is_empty() {
-                    true if row_exists(self.log.conn, table, key)? => Ok(1),
+                    true if row_exists(self.log.conn, table, locator)? => Ok(1),
                     true => Err(error),
-                    false => self.update(table, key, &columns).and_then(|n| if n == 0 { Err(error) } else { Ok(n) }),
+                    false => {
+                        self.update(table, locator, &columns).and_then(|n| if n == 0 { Err(error) } else { Ok(n) })
+                    }
                 }
             }
             other => other,
         }
     }
 
-    fn update(&mut self, table: &MergeTable, key: &[Value], columns: &[(usize, &Value)]) -> rusqlite::Result<usize> {
+    fn update(
+        &mut self,
+        table: &MergeTable,
+        locator: &[Value],
+        columns: &[(usize, &Value)],
+    ) -> rusqlite::Result<usize> {
         let wanted = columns.iter().map(|(at, _)| *at);
         if !matches!(&self.update, Some((no, at, _)) if *no == table.no() && at.iter().copied().eq(wanted.clone())) {
             let statement = self.log.conn.prepare_cached(&table.update_sql(columns))?;
             self.update = Some((table.no(), wanted.collect(), statement));
         }
         let (_, _, update) = self.update.as_mut().expect("it was prepared just above");
-        update.execute(params_from_iter(columns.iter().map(|(_, value)| *value).chain(key).map(bind_value)))
+        update.execute(params_from_iter(columns.iter().map(|(_, value)| *value).chain(locator).map(bind_value)))
     }
 
     pub(super) fn table(&self, no: u32) -> Result<&'a MergeTable> {
@@ -217,6 +538,22 @@ impl<'a, 'c> Applier<'a, 'c> {
             .get(no)
             .ok_or_else(|| Error::corrupt(format!("a row of table {no} is planned, which is not tracked")))
     }
+}
+
+/// The integer that a change says its row has at its author's.
+fn rowid_said(conn: &Connection, id: ChangeId) -> Result<Option<i64>> {
+    let field = read_fields(conn, id)?.into_iter().find(|field| same_name(&field.name, ROWID_FIELD));
+    Ok(match field.map(|field| field.value) {
+        Some(Value::Integer(rowid)) => Some(rowid),
+        _ => None,
+    })
+}
+
+/// The reason to hold a row that refers to one which is not here or not shown.
+fn missing_parent(tables: &Tables, (parent_no, entity_id): Key, column: &str) -> Reason {
+    let parent = tables.get(parent_no).map_or("another table", |table| table.shape.name.as_str());
+    let detail = format!("its parent in {parent} (by {column}) is not here or not shown");
+    Reason::new("foreign key", detail).until(parent_no, Some(entity_id))
 }
 
 /// Deletes a row; false if a trigger refuses, or ignores it.
@@ -236,7 +573,7 @@ pub(super) fn winners(
     conn: &Connection,
     table: &MergeTable,
     registers: &Registers,
-    mut touched: Touched,
+    touched: &mut Touched,
 ) -> Result<Vec<Value>> {
     let mut read: Option<(ChangeId, Vec<LoggedField>)> = None;
     let mut values = Vec::with_capacity(table.columns.len());
@@ -249,7 +586,7 @@ pub(super) fn winners(
                     read = Some((register.id, read_fields(conn, register.id)?));
                 }
                 let fields = read.as_ref().map_or(&[][..], |(_, fields)| fields);
-                let field = fields.iter().find(|field| same_name(&field.name, &column.name));
+                let field = fields.iter().find(|field| same_name(&field.name, &column.logged));
                 field.map(|field| field.value.clone()).ok_or_else(|| {
                     Error::corrupt(format!("the log lacks {}.{} of {}", table.shape.name, column.name, register.id))
                 })?
@@ -264,23 +601,32 @@ fn row_exists(conn: &Connection, table: &MergeTable, key: &[Value]) -> rusqlite:
     conn.prepare_cached(&table.select_sql)?.exists(params_from_iter(key.iter().map(bind_value)))
 }
 
-fn is_key_clash(error: &rusqlite::Error) -> bool {
-    matches!(error, rusqlite::Error::SqliteFailure(e, _)
-        if [ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_ROWID].contains(&e.extended_code))
+fn is_unique_clash(error: &rusqlite::Error) -> bool {
+    let unique = [ffi::SQLITE_CONSTRAINT_PRIMARYKEY, ffi::SQLITE_CONSTRAINT_ROWID, ffi::SQLITE_CONSTRAINT_UNIQUE];
+    matches!(error, rusqlite::Error::SqliteFailure(e, _) if unique.contains(&e.extended_code))
 }
 
 /// Turns an error of a row's own into the reason to hold it; everything else stops the merge.
 fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reason, Stop> {
-    let (code, message) = match &error {
-        rusqlite::Error::SqliteFailure(code, message) => (code, message.clone().unwrap_or_default()),
-        rusqlite::Error::SqlInputError { error, msg, .. } => (error, msg.clone()),
-        _ => return Err(error.into()),
-    };
     // SQLite itself rolls back when a disk is full or fails: no row is to blame for that.
-    if conn.is_autocommit() && code.code == ErrorCode::ConstraintViolation {
+    if let rusqlite::Error::SqliteFailure(code, message) = &error
+        && code.code == ErrorCode::ConstraintViolation
+        && conn.is_autocommit()
+    {
+        let message = message.as_deref().unwrap_or_default();
         return Err(Stop::RolledBack(key.clone(), format!("a trigger refuses the row: {message}")));
     }
-    Ok(match code.extended_code {
+    reason_of(&error).ok_or_else(|| error.into())
+}
+
+/// The reason to hold a row that SQLite refuses with an error; `None` where the row is not to blame.
+pub(super) fn reason_of(error: &rusqlite::Error) -> Option<Reason> {
+    let (code, message) = match error {
+        rusqlite::Error::SqliteFailure(code, message) => (code, message.as_deref().unwrap_or_default()),
+        rusqlite::Error::SqlInputError { error, msg, .. } => (error, msg.as_str()),
+        _ => return None,
+    };
+    Some(match code.extended_code {
         ffi::SQLITE_CONSTRAINT_UNIQUE | ffi::SQLITE_CONSTRAINT_PRIMARYKEY | ffi::SQLITE_CONSTRAINT_ROWID => {
             Reason::new("unique", format!("another row has the same value: {message}"))
         }
@@ -294,6 +640,6 @@ fn refusal(conn: &Connection, key: &Key, error: rusqlite::Error) -> Result<Reaso
         // What a trigger, a CHECK or an indexed expression says of a value that it cannot read, or a trigger that is broken.
         ffi::SQLITE_ERROR => Reason::new("other", format!("SQLite cannot write the row: {message}")),
         ffi::SQLITE_TOOBIG => Reason::new("other", "the row is larger than SQLite allows"),
-        _ => return Err(error.into()),
+        _ => return None,
     })
 }

@@ -6,7 +6,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{CachedStatement, Connection, Row};
 
 use super::tables::{FieldKind, Tables};
-use crate::changelog::{ConflictRow, IdText, Log, read_fields, record_conflict};
+use crate::changelog::{ConflictRow, IdText, Log, read_fields, read_head, record_conflict};
 use crate::db::{Metadata, get_metadata, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Register, Value};
@@ -29,12 +29,7 @@ impl Touched {
         Self { columns: Vec::new(), whole: true }
     }
 
-    /// The value of a column's new winner.
-    pub(super) fn value(&self, column: u32) -> Option<&Value> {
-        self.columns.iter().find(|(no, _)| *no == column).map(|(_, value)| value)
-    }
-
-    /// The same, for keeps.
+    /// Takes the value of a column's new winner.
     pub(super) fn take(&mut self, column: u32) -> Option<Value> {
         let at = self.columns.iter().position(|(no, _)| *no == column)?;
         Some(self.columns.swap_remove(at).1)
@@ -138,10 +133,11 @@ impl<'a, 'c> Folder<'a, 'c> {
         let entity = self.log.entity(table_no, &entity_id)?;
         let mut won_columns = Vec::with_capacity(fields.len());
         for (kind, value) in fields {
+            let is_value = !matches!(kind, FieldKind::Deleted | FieldKind::Rowid(_));
             let column = match kind {
                 FieldKind::Key => continue,
                 FieldKind::Deleted => DELETED_COLUMN,
-                FieldKind::Column(no) | FieldKind::Excluded(no) => no,
+                FieldKind::Column(no) | FieldKind::Excluded(no) | FieldKind::Rowid(no) => no,
                 FieldKind::Unknown(no) => {
                     pend(conn, id, table_no, Some(no))?;
                     complete = false;
@@ -150,7 +146,7 @@ impl<'a, 'c> Folder<'a, 'c> {
             };
             let deleted = column == DELETED_COLUMN && value.says_deleted();
             let (won, before) = entity.fold(column, Register { id, own: false, deleted });
-            if let Some(before) = before.filter(|before| before.own && column != DELETED_COLUMN) {
+            if let Some(before) = before.filter(|before| before.own && is_value) {
                 meetings.push(Meeting { column, won, before, value: value.clone() });
             }
             if won {
@@ -196,6 +192,17 @@ impl<'a, 'c> Folder<'a, 'c> {
         self.complete.sort_unstable();
         mark_merged(self.log.conn, &self.complete)?;
         Ok((self.plan, self.conflicts))
+    }
+
+    /// Asks for the row of an own change to be looked at: it is folded, but other rows may depend on it.
+    pub(super) fn own_change(&mut self, id: ChangeId) -> Result<()> {
+        let head = read_head(self.log.conn, id)?;
+        let head = head.ok_or_else(|| Error::corrupt(format!("the log lacks the change {id}")))?;
+        let table_no = self.log.names.number(self.log.conn, &head.entity_type)?;
+        if self.tables.get(table_no).is_some() {
+            self.plan.entry((table_no, head.entity_id)).or_default();
+        }
+        Ok(())
     }
 
     /// Asks for a row to be compared as a whole.

@@ -2,16 +2,19 @@
 //! Does no I/O but SQLite, and is the only module that writes a user's table.
 
 mod apply;
+mod children;
+mod claims;
 mod fold;
 mod notes;
 mod parents;
 mod pending;
 mod tables;
+mod trial;
 
 use rusqlite::{Connection, Transaction};
 
 use crate::capture::seal_within;
-use crate::changelog::{Log, list_held};
+use crate::changelog::{Log, any_waits, list_restless, take_freed};
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
@@ -116,36 +119,53 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
 fn show(log: &mut Log<'_>, tables: &Tables, refused: &Refused, plan: Plan, user_triggers: bool) -> Result<(), Stop> {
     let mut applier = Applier::new(log, tables, refused)?;
     applier.apply(plan)?;
-    parents::hold_orphans(&mut applier)?;
+    loop {
+        parents::hold_orphans(&mut applier)?;
+        if !applier.give_up()? {
+            break;
+        }
+    }
     if user_triggers {
         notes::settle(&mut applier)?;
+        applier.give_up()?;
     }
     Ok(())
 }
 
+/// A place in the sequence.
+struct Logged {
+    seq: i64,
+    id: ChangeId,
+    own: bool,
+}
+
 /// What a batch has to do.
 struct Work {
-    /// Pulled changes after the cursor, in the order of the sequence.
-    pulled: Vec<(i64, ChangeId)>,
+    /// Changes after the cursor.
+    logged: Vec<Logged>,
     /// Changes that waited for a table.
     returned: Vec<ChangeId>,
     /// Rows to be shown anew.
     touched: Vec<Key>,
     /// The greatest sequence number there is.
     end: i64,
-    /// Whether the log has grown since the last merge, be it by own changes: then held rows get another chance.
+    /// Whether the log has grown since the last merge: then rows that a trigger refused get another chance.
     moved: bool,
 }
 
 impl Work {
-    fn find(tx: &Transaction<'_>, tables: &Tables) -> Result<Self> {
+    fn find(tx: &Transaction<'_>, tables: &Tables) -> Result<Self, Stop> {
         pending::settle_columns(tx, tables)?;
         let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
         let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
+        let mut touched = take_touched(tx, tables)?;
+        let freed: Vec<(u32, i64)> =
+            take_freed(tx)?.into_iter().map(|(table_no, local, _)| (table_no, local)).collect();
+        touched.extend(children::referring(tx, tables, &freed)?);
         Ok(Self {
-            pulled: pulled_after(tx, cursor)?,
+            logged: logged_after(tx, cursor, rows_depend(tx, tables)?)?,
             returned: pending::take_changes(tx, tables, BATCH_CHANGES)?,
-            touched: take_touched(tx, tables)?,
+            touched,
             end,
             moved: end > cursor,
         })
@@ -153,7 +173,7 @@ impl Work {
 
     fn is_empty(&self) -> bool {
         let held_may_move = self.moved;
-        self.pulled.is_empty() && self.returned.is_empty() && self.touched.is_empty() && !held_may_move
+        self.logged.is_empty() && self.returned.is_empty() && self.touched.is_empty() && !held_may_move
     }
 
     fn record(&self, tx: &Transaction<'_>) -> Result<()> {
@@ -167,19 +187,23 @@ impl Work {
         }
         let mut folded = Folded { cursor: self.end, changes: self.returned.len() as u64, last: true };
         let mut bytes = 0;
-        for (n, (seq, id)) in self.pulled.iter().enumerate() {
-            bytes += folder.change(*id)?;
-            folded.changes += 1;
+        for (n, logged) in self.logged.iter().enumerate() {
+            if logged.own {
+                folder.own_change(logged.id)?;
+            } else {
+                bytes += folder.change(logged.id)?;
+                folded.changes += 1;
+            }
             if bytes >= BATCH_BYTES || n + 1 == BATCH_CHANGES {
-                folded.cursor = *seq;
+                folded.cursor = logged.seq;
                 folded.last = false;
                 break;
             }
         }
         folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
         self.touched.iter().for_each(|key| folder.touch(key.clone()));
-        for row in list_held(tx)? {
-            folder.touch((row.table_no, row.entity_id));
+        if self.moved {
+            list_restless(tx)?.into_iter().for_each(|key| folder.touch(key));
         }
         Ok(folded)
     }
@@ -201,16 +225,28 @@ impl Folded {
     }
 }
 
-fn pulled_after(tx: &Transaction<'_>, cursor: i64) -> Result<Vec<(i64, ChangeId)>> {
-    let sql = "SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq LIMIT ?2";
+/// Whether a row may depend on what another row's own writer did.
+fn rows_depend(tx: &Transaction<'_>, tables: &Tables) -> Result<bool> {
+    let has_parents = tables.iter().any(|table| !table.shape.foreign_keys.is_empty());
+    Ok(has_parents || any_waits(tx)? || has_claims(tx)?)
+}
+
+fn has_claims(tx: &Transaction<'_>) -> Result<bool> {
+    Ok(tx.prepare_cached("SELECT EXISTS (SELECT 1 FROM ZV_CLAIM)")?.query_row([], |row| row.get(0))?)
+}
+
+/// The changes after the cursor, in the order of the sequence: pulled ones, and own ones where they matter.
+fn logged_after(tx: &Transaction<'_>, cursor: i64, with_own: bool) -> Result<Vec<Logged>> {
+    let sql = "SELECT seq, change_id, own FROM ZV_SEQUENCE WHERE seq > ?1 AND (NOT own OR ?2) ORDER BY seq LIMIT ?3";
     let mut statement = tx.prepare_cached(sql)?;
-    let mut rows = statement.query((cursor, BATCH_CHANGES as i64))?;
-    let mut pulled = Vec::new();
+    let mut rows = statement.query((cursor, with_own, BATCH_CHANGES as i64))?;
+    let mut logged = Vec::new();
     while let Some(row) = rows.next()? {
         let id = ChangeId::from_bytes(row.get(1)?);
-        pulled.push((row.get(0)?, id.ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?));
+        let id = id.ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?;
+        logged.push(Logged { seq: row.get(0)?, id, own: row.get(2)? });
     }
-    Ok(pulled)
+    Ok(logged)
 }
 
 /// Takes rows off the list of those to be shown anew; those of tables that are not there stay on it.

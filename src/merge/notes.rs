@@ -1,16 +1,15 @@
 //! What the user's triggers wrote into tracked tables while a merge wrote: shown from the registers again, and no change.
 
-use std::collections::BTreeSet;
-
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params_from_iter};
 
 use super::apply::{Applier, Stop, winners};
 use super::fold::{Key, Plan, Touched};
-use crate::capture::{same_through_affinity, take_notes};
+use crate::capture::{Notes, same_reference, same_through_affinity, take_notes};
+use crate::changelog::to_logged;
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
-use crate::model::{Value, decode_entity_id};
+use crate::model::Value;
 
 /// How often rows are written back with the triggers on, so that what follows the table (a search index) follows this too.
 const ROUNDS_WITH_TRIGGERS: usize = 2;
@@ -18,7 +17,8 @@ const ROUNDS_WITH_TRIGGERS: usize = 2;
 /// Writes back every row that the journal noted since the merge began and that is not what its registers say.
 pub(super) fn settle(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
     for round in 0.. {
-        let noted = take_notes(applier.log)?;
+        let noted = take_notes(applier.log, &applier.tables.references)?;
+        remove_strays(applier, &noted)?;
         let plan = differing(applier, noted)?;
         if plan.is_empty() {
             return Ok(());
@@ -31,7 +31,7 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
         let applied = applier.apply(plan);
         if last {
             set_triggers(applier.log.conn, true)?;
-            take_notes(applier.log)?;
+            take_notes(applier.log, &applier.tables.references)?;
         }
         applied?;
         if last {
@@ -41,9 +41,19 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
     Ok(())
 }
 
-fn differing(applier: &mut Applier<'_, '_>, noted: BTreeSet<Key>) -> Result<Plan, Stop> {
+/// A row that a trigger put into a table whose rows have ids of their own is nobody's: its origin sends what it made there.
+fn remove_strays(applier: &mut Applier<'_, '_>, noted: &Notes) -> Result<(), Stop> {
+    for (table_no, local) in &noted.strays {
+        if let Some(table) = applier.tables.get(*table_no) {
+            applier.log.conn.prepare_cached(&table.delete_sql)?.execute([local])?;
+        }
+    }
+    Ok(())
+}
+
+fn differing(applier: &mut Applier<'_, '_>, noted: Notes) -> Result<Plan, Stop> {
     let mut plan = Plan::new();
-    for key in noted {
+    for key in noted.rows {
         if applier.tables.get(key.0).is_some() && !is_as_registered(applier, &key)? {
             plan.insert(key, Touched::whole());
         }
@@ -56,18 +66,22 @@ fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, St
     let entity = applier.log.entity(key.0, &key.1)?;
     let wanted = (entity.shown && entity.registers.alive()).then(|| entity.registers.clone());
     let table = applier.table(key.0)?;
-    let conn = applier.log.conn;
-    let Some(row_key) = table.key(&key.1) else { return Ok(true) };
+    let (conn, source) = (applier.log.conn, &table.tracked.source);
+    let Some(locator) = applier.locate(key)? else { return Ok(wanted.is_none()) };
     let mut statement = conn.prepare_cached(&table.select_sql)?;
-    let mut rows = statement.query(params_from_iter(row_key.iter().map(bind_value)))?;
+    let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
     let Some(row) = rows.next()? else { return Ok(wanted.is_none()) };
     let Some(registers) = wanted else { return Ok(false) };
-    let values = winners(conn, table, &registers, Touched::default())?;
+    let values = winners(conn, table, &registers, &mut Touched::default())?;
     for (n, (column, value)) in table.columns.iter().zip(&values).enumerate() {
-        let there: Value = read_value(row.get_ref(row_key.len() + n)?);
-        let source = &table.tracked.source;
-        let parts = decode_entity_id(source.kind, source.key.len(), &key.1).unwrap_or_default();
-        if there != *value && !same_through_affinity(conn, &table.shape, parts, &column.name, value)? {
+        let there: Value = read_value(row.get_ref(source.lead_len() + n)?);
+        let is_same = match column.target {
+            // One that is not here is shown as NULL.
+            Some(parent_no) => to_logged(conn, parent_no, &there)?
+                .is_some_and(|there| same_reference(&there, value) || there == Value::Null),
+            None => there == *value || same_through_affinity(conn, source, &locator, &column.name, value)?,
+        };
+        if !is_same {
             return Ok(false);
         }
     }

@@ -5,9 +5,10 @@ use rusqlite::{Connection, params_from_iter};
 use super::apply::{Applier, Reason, Stop};
 use super::fold::Key;
 use super::tables::{MergeTable, Tables};
+use crate::changelog::{References, Source, entity_of};
 use crate::db::{ForeignKey, Ident, bind_value, list, read_value, same_name};
 use crate::error::Result;
-use crate::model::{KeyPart, Value, encode_entity_id};
+use crate::model::Value;
 
 /// A foreign key that merges watch: both ends are tracked, and the child's table enforces it.
 struct Reference<'t> {
@@ -19,21 +20,30 @@ struct Reference<'t> {
 
 /// Holds the rows of this batch, and the children of what it took out, that have no shown parent.
 pub(super) fn hold_orphans(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
-    let references = references(applier.tables);
+    let tables = applier.tables;
+    let references = references(tables);
     if references.is_empty() {
         return Ok(());
     }
     let mut suspects: Vec<Key> = applier.put.iter().cloned().collect();
-    suspects.extend(bereaved(applier.log.conn, &references, applier)?);
+    suspects.extend(bereaved(&references, applier)?);
     while let Some(key) = suspects.pop() {
+        // What the log does not know, or not all of, stays as its user wrote it.
+        let is_logged = !applier.log.entity(key.0, &key.1)?.registers.is_empty();
+        if !is_logged || applier.has_left_out(&key)? {
+            continue;
+        }
         let Some(reference) = orphaned(applier, &references, &key)? else { continue };
         let detail = format!(
             "its parent in {} (by {}) is not here or not shown",
             reference.parent.shape.name,
             reference.columns.join(", ")
         );
-        suspects.extend(children_of(applier.log.conn, &references, applier.table(key.0)?, &key)?);
-        applier.hold(&key, &Reason::new("foreign key", detail))?;
+        let parent = parent_of(applier, reference, &key)?;
+        let reason = Reason::new("foreign key", detail).until(reference.parent.no(), parent);
+        suspects.extend(children_of(applier, &references, &key)?);
+        applier.hold(&key, &reason)?;
+        super::claims::remember(applier, &key)?;
     }
     Ok(())
 }
@@ -52,6 +62,7 @@ fn references(tables: &Tables) -> Vec<Reference<'_>> {
 
 fn reference<'t>(child: &'t MergeTable, parent: &'t MergeTable, key: &'t ForeignKey) -> Option<Reference<'t>> {
     let parent_columns: Vec<&str> = match key.parent_columns.is_empty() {
+        // The primary key, whatever identifies the parent's rows.
         true => parent.shape.key_columns().map(|column| column.name.as_str()).collect(),
         false => key.parent_columns.iter().map(String::as_str).collect(),
     };
@@ -71,31 +82,56 @@ fn orphaned<'r, 't>(
     references: &'r [Reference<'t>],
     key: &Key,
 ) -> Result<Option<&'r Reference<'t>>, Stop> {
-    let table = applier.table(key.0)?;
-    let Some(row_key) = table.key(&key.1) else { return Ok(None) };
-    for reference in references.iter().filter(|reference| reference.child.no() == key.0) {
+    let mut own = references.iter().filter(|reference| reference.child.no() == key.0).peekable();
+    if own.peek().is_none() {
+        return Ok(None);
+    }
+    let Some(locator) = applier.locate(key)? else { return Ok(None) };
+    for reference in own {
         let sql = format!(
             "SELECT 1 FROM {child} AS c WHERE {row} AND {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
-            child = Ident(&table.shape.name),
-            row = aliased_key(table, "c"),
+            child = Ident(&reference.child.shape.name),
+            row = aliased_locator(&reference.child.tracked.source, "c"),
             set = all(reference.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)))),
             parent = Ident(&reference.parent.shape.name),
             join = join(reference),
         );
         let mut statement = applier.log.conn.prepare_cached(&sql)?;
-        if statement.exists(params_from_iter(row_key.iter().map(bind_value)))? {
+        if statement.exists(params_from_iter(locator.iter().map(bind_value)))? {
             return Ok(Some(reference));
         }
     }
     Ok(None)
 }
 
-fn aliased_key(table: &MergeTable, alias: &str) -> String {
-    all(table
-        .shape
-        .key_columns()
-        .enumerate()
-        .map(|(n, column)| format!("{alias}.{} = ?{}", Ident(&column.name), n + 1)))
+/// The entity that a row's reference names, where the reference is to what identifies the parent; else any may be it.
+fn parent_of(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) -> Result<Option<String>, Stop> {
+    let conn = applier.log.conn;
+    let parent = &reference.parent.tracked.source;
+    let Some(locator) = applier.locate(key)? else { return Ok(None) };
+    let sql = format!(
+        "SELECT {} FROM {} AS c WHERE {}",
+        list(reference.columns.iter().map(|name| format!("c.{}", Ident(name)))),
+        Ident(&reference.child.shape.name),
+        aliased_locator(&reference.child.tracked.source, "c"),
+    );
+    let mut statement = conn.prepare_cached(&sql)?;
+    let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
+    let Some(row) = rows.next()? else { return Ok(None) };
+    let mut lead = vec![Value::Null; parent.lead_len()];
+    for (n, column) in reference.parent_columns.iter().enumerate() {
+        if let Some(at) = parent.lead().position(|name| same_name(name, column)) {
+            lead[at] = read_value(row.get_ref(n)?);
+        }
+    }
+    if let (Some(_), Some(Value::Integer(local))) = (&parent.local, lead.first()) {
+        return Ok(entity_of(conn, reference.parent.no(), *local)?);
+    }
+    Ok(parent.entity_id(conn, &applier.tables.references, &lead)?.entity())
+}
+
+fn aliased_locator(source: &Source, alias: &str) -> String {
+    all(source.locator().iter().enumerate().map(|(n, name)| format!("{alias}.{} = ?{}", Ident(name), n + 1)))
 }
 
 /// The comparison that SQLite makes for a foreign key: with the parent's affinity and collation, so it stands left.
@@ -108,13 +144,15 @@ fn all(terms: impl Iterator<Item = String>) -> String {
     terms.collect::<Vec<_>>().join(" AND ")
 }
 
-/// Rows that lost a parent to this batch: looked up by the parent where an index serves, else the table is read once.
-fn bereaved(conn: &Connection, references: &[Reference<'_>], applier: &Applier<'_, '_>) -> Result<Vec<Key>, Stop> {
+/// The children of what this batch took out or moved: looked up by the parent where an index serves, else the table is read
+/// once.
+fn bereaved(references: &[Reference<'_>], applier: &Applier<'_, '_>) -> Result<Vec<Key>, Stop> {
+    let conn = applier.log.conn;
     let mut found = Vec::new();
     for reference in references {
         let parent = reference.parent.no();
         let taken: Vec<&Key> = applier.taken.iter().filter(|key| key.0 == parent).collect();
-        let by_key = refers_to_key(reference);
+        let by_key = refers_to_locator(reference);
         let moved = !by_key && applier.put.iter().any(|key| key.0 == parent);
         if taken.is_empty() && !moved {
             continue;
@@ -122,92 +160,104 @@ fn bereaved(conn: &Connection, references: &[Reference<'_>], applier: &Applier<'
         let child = reference.child;
         let lookup = format!(
             "SELECT {} FROM {} AS c WHERE {}",
-            child_key(child),
+            child_lead(child),
             Ident(&child.shape.name),
             all(reference.columns.iter().enumerate().map(|(n, name)| format!("c.{} = ?{}", Ident(name), n + 1))),
         );
         if by_key && is_search(conn, &lookup)? {
             for key in taken {
-                found.extend(keys(conn, child, &lookup, &referred(reference, key))?);
+                if let Some(parent) = applier.locate(key)? {
+                    found.extend(keys(applier, child, &lookup, &in_order_of(reference, &parent))?);
+                }
             }
             continue;
         }
         let scan = format!(
-            "SELECT {key} FROM {child} AS c WHERE {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
-            key = child_key(child),
+            "SELECT {lead} FROM {child} AS c WHERE {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
+            lead = child_lead(child),
             child = Ident(&child.shape.name),
             set = all(reference.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)))),
             parent = Ident(&reference.parent.shape.name),
             join = join(reference),
         );
-        found.extend(keys(conn, child, &scan, &[])?);
+        found.extend(keys(applier, child, &scan, &[])?);
     }
     Ok(found)
 }
 
-fn child_key(child: &MergeTable) -> String {
-    list(child.shape.key_columns().map(|column| format!("c.{}", Ident(&column.name))))
+fn child_lead(child: &MergeTable) -> String {
+    list(child.tracked.source.lead().map(|name| format!("c.{}", Ident(name))))
 }
 
 /// Whether SQLite would answer a query by an index.
-fn is_search(conn: &Connection, sql: &str) -> Result<bool> {
+pub(super) fn is_search(conn: &Connection, sql: &str) -> Result<bool> {
     let mut statement = conn.prepare_cached(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let mut plan = statement.raw_query();
     let step: Option<String> = plan.next()?.map(|row| row.get(3)).transpose()?;
     Ok(step.is_some_and(|step| step.starts_with("SEARCH")))
 }
 
-/// A parent's key in the order in which a reference names its columns.
-fn referred(reference: &Reference<'_>, parent: &Key) -> Vec<Value> {
-    let key = reference.parent.key(&parent.1).unwrap_or_default();
-    let columns: Vec<&str> = reference.parent.shape.key_columns().map(|column| column.name.as_str()).collect();
-    let value =
-        |name: &&str| columns.iter().position(|column| same_name(column, name)).and_then(|at| key.get(at)).cloned();
-    reference.parent_columns.iter().map(|name| value(name).unwrap_or(Value::Null)).collect()
+/// The values of a parent's locator in the order in which a reference names its columns.
+fn in_order_of(reference: &Reference<'_>, locator: &[Value]) -> Vec<Value> {
+    let columns = reference.parent.tracked.source.locator();
+    let value = |name: &&str| {
+        let at = columns.iter().position(|column| same_name(column, name));
+        at.and_then(|at| locator.get(at)).cloned().unwrap_or(Value::Null)
+    };
+    reference.parent_columns.iter().map(value).collect()
 }
 
-/// Whether the parent is named by its whole key, which no update changes.
-fn refers_to_key(reference: &Reference<'_>) -> bool {
-    let key = &reference.parent.shape;
-    key.key.len() == reference.parent_columns.len()
-        && reference.parent_columns.iter().all(|name| key.key_columns().any(|column| same_name(&column.name, name)))
+/// Whether the parent is named by what finds it, which no update changes.
+fn refers_to_locator(reference: &Reference<'_>) -> bool {
+    let locator = reference.parent.tracked.source.locator();
+    locator.len() == reference.parent_columns.len()
+        && reference.parent_columns.iter().all(|name| locator.iter().any(|column| same_name(column, name)))
 }
 
 /// The rows that refer to a row which is about to be taken out.
-fn children_of(
-    conn: &Connection,
-    references: &[Reference<'_>],
-    parent: &MergeTable,
-    key: &Key,
-) -> Result<Vec<Key>, Stop> {
-    let Some(row_key) = parent.key(&key.1) else { return Ok(Vec::new()) };
+fn children_of(applier: &Applier<'_, '_>, references: &[Reference<'_>], key: &Key) -> Result<Vec<Key>, Stop> {
+    let Some(locator) = applier.locate(key)? else { return Ok(Vec::new()) };
     let mut found = Vec::new();
-    for reference in references.iter().filter(|reference| reference.parent.no() == parent.no()) {
+    for reference in references.iter().filter(|reference| reference.parent.no() == key.0) {
         let child = reference.child;
         let sql = format!(
-            "SELECT {key} FROM {child} AS c, {parent} AS p WHERE {row} AND {join}",
-            key = child_key(child),
+            "SELECT {lead} FROM {child} AS c, {parent} AS p WHERE {row} AND {join}",
+            lead = child_lead(child),
             child = Ident(&child.shape.name),
-            parent = Ident(&parent.shape.name),
-            row = aliased_key(parent, "p"),
+            parent = Ident(&reference.parent.shape.name),
+            row = aliased_locator(&reference.parent.tracked.source, "p"),
             join = join(reference),
         );
-        found.extend(keys(conn, child, &sql, &row_key)?);
+        found.extend(keys(applier, child, &sql, &locator)?);
     }
     Ok(found)
 }
 
-/// The entities of a table that a query of its key columns finds.
-fn keys(conn: &Connection, table: &MergeTable, sql: &str, parameters: &[Value]) -> Result<Vec<Key>> {
+/// The entities of a table that a query of its lead finds.
+fn keys(applier: &Applier<'_, '_>, table: &MergeTable, sql: &str, parameters: &[Value]) -> Result<Vec<Key>, Stop> {
+    entities(applier.log.conn, &applier.tables.references, table, sql, parameters)
+}
+
+/// The same.
+pub(super) fn entities(
+    conn: &Connection,
+    references: &References,
+    table: &MergeTable,
+    sql: &str,
+    parameters: &[Value],
+) -> Result<Vec<Key>, Stop> {
+    let source = &table.tracked.source;
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query(params_from_iter(parameters.iter().map(bind_value)))?;
-    let source = &table.tracked.source;
-    let mut keys = Vec::new();
+    let mut found = Vec::new();
     while let Some(row) = rows.next()? {
-        let parts: Option<Vec<KeyPart>> = (0..source.key.len())
-            .map(|n| row.get_ref(n).map(|value| KeyPart::from_value(read_value(value))))
-            .collect::<rusqlite::Result<_>>()?;
-        keys.extend(parts.and_then(|parts| encode_entity_id(source.kind, &parts)).map(|id| (table.no(), id)));
+        let lead: Vec<Value> =
+            (0..source.lead_len()).map(|n| row.get_ref(n).map(read_value)).collect::<rusqlite::Result<_>>()?;
+        let entity_id = match (&source.local, lead.first()) {
+            (Some(_), Some(Value::Integer(local))) => entity_of(conn, table.no(), *local)?,
+            _ => source.entity_id(conn, references, &lead)?.entity(),
+        };
+        found.extend(entity_id.map(|id| (table.no(), id)));
     }
-    Ok(keys)
+    Ok(found)
 }

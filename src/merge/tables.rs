@@ -4,10 +4,10 @@ use std::collections::HashMap;
 
 use rusqlite::Connection;
 
-use crate::changelog::{Log, Tracked, list_tracked};
-use crate::db::{Affinity, Ident, Table, constant_default, list, read_table, same_name};
-use crate::error::Result;
-use crate::model::{DELETED_COLUMN, KeyPart, Value, decode_entity_id};
+use crate::changelog::{Log, References, Tracked, entity_of, list_tracked};
+use crate::db::{Affinity, Ident, Table, condition, constant_default, list, read_table, same_name};
+use crate::error::{Error, Result};
+use crate::model::{ChangeId, DELETED_COLUMN, KeyPart, ROWID_FIELD, Value, digits_of};
 
 /// What a field of a change is to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,8 +16,10 @@ pub(super) enum FieldKind {
     Column(u32),
     /// The reserved field.
     Deleted,
-    /// Part of the key, which travels in the entity id: ignored.
+    /// Part of the key, which travels in the entity id, or the integer key of this replica: ignored.
     Key,
+    /// The reserved field that says which integer the row has at its author's, with its number.
+    Rowid(u32),
     /// A column that this replica leaves alone: its register is kept.
     Excluded(u32),
     /// A column that the table does not have: its register is kept until it does.
@@ -29,7 +31,12 @@ pub(super) enum FieldKind {
 pub(super) struct MergeColumn {
     pub(super) no: u32,
     pub(super) name: String,
+    /// Its name in the log.
+    pub(super) logged: String,
     pub(super) default: Value,
+    pub(super) not_null: bool,
+    /// The table that it refers to by local integers.
+    pub(super) target: Option<u32>,
 }
 
 /// A tracked table.
@@ -40,6 +47,8 @@ pub(super) struct MergeTable {
     pub(super) columns: Vec<MergeColumn>,
     /// Whether triggers of the user's run when it is written.
     pub(super) has_triggers: bool,
+    /// The place of the table among the others, parents before children.
+    pub(super) rank: usize,
     excluded: Vec<u32>,
     fields: HashMap<String, FieldKind>,
     pub(super) insert_sql: String,
@@ -48,29 +57,37 @@ pub(super) struct MergeTable {
 }
 
 impl MergeTable {
-    fn new(log: &mut Log<'_>, tracked: Tracked, shape: Table, has_triggers: bool) -> Result<Self> {
-        let mut columns = Vec::new();
-        for name in &tracked.source.columns {
+    fn new(
+        log: &mut Log<'_>,
+        references: &References,
+        tracked: Tracked,
+        shape: Table,
+        has_triggers: bool,
+    ) -> Result<Self> {
+        let (source, mut columns) = (&tracked.source, Vec::new());
+        for name in &source.columns {
             if let Some(column) = shape.column(name) {
-                let no = log.names.number(log.conn, name)?;
+                let logged = source.logged_name(name).to_owned();
                 columns.push(MergeColumn {
-                    no,
+                    no: log.names.number(log.conn, &logged)?,
                     name: column.name.clone(),
+                    logged,
                     default: constant_default(log.conn, column)?,
+                    not_null: column.not_null,
+                    target: references.target(source.table_no, name),
                 });
             }
         }
-        let names: Vec<&str> =
-            shape.key_columns().map(|c| c.name.as_str()).chain(columns.iter().map(|c| c.name.as_str())).collect();
-        let table = Ident(&shape.name);
+        let names: Vec<&str> = source.lead().chain(columns.iter().map(|c| c.name.as_str())).collect();
+        let (table, found) = (Ident(&shape.name), condition(source.locator(), 1));
         let all = list(names.iter().map(|name| Ident(name)));
         let insert_sql =
             format!("INSERT INTO {table} ({all}) VALUES ({})", list((1..=names.len()).map(|n| format!("?{n}"))));
-        let delete_sql = format!("DELETE FROM {table} WHERE {}", shape.key_condition(1));
-        let select_sql = format!("SELECT {all} FROM {table} WHERE {}", shape.key_condition(1));
+        let delete_sql = format!("DELETE FROM {table} WHERE {found}");
+        let select_sql = format!("SELECT {all} FROM {table} WHERE {found}");
         let excluded: Result<Vec<u32>> = tracked.excluded.iter().map(|name| log.names.number(log.conn, name)).collect();
-        let (excluded, fields) = (excluded?, HashMap::new());
-        Ok(Self { tracked, columns, has_triggers, excluded, fields, insert_sql, delete_sql, select_sql, shape })
+        let (excluded, fields, rank) = (excluded?, HashMap::new(), 0);
+        Ok(Self { tracked, columns, has_triggers, rank, excluded, fields, insert_sql, delete_sql, select_sql, shape })
     }
 
     pub(super) fn no(&self) -> u32 {
@@ -85,9 +102,11 @@ impl MergeTable {
         let no = log.names.number(log.conn, name)?;
         let kind = if no == DELETED_COLUMN {
             FieldKind::Deleted
+        } else if same_name(name, ROWID_FIELD) {
+            FieldKind::Rowid(no)
         } else if self.columns.iter().any(|column| column.no == no) {
             FieldKind::Column(no)
-        } else if self.shape.key_columns().any(|column| same_name(&column.name, name)) {
+        } else if self.tracked.source.lead().any(|column| same_name(column, name)) {
             FieldKind::Key
         } else if self.tracked.excluded.iter().any(|excluded| same_name(excluded, name)) {
             FieldKind::Excluded(no)
@@ -103,21 +122,66 @@ impl MergeTable {
         self.columns.iter().any(|column| column.no == no) || self.excluded.contains(&no)
     }
 
-    /// The key of an entity as values; `None` if the entity id is not one of this table's, or its columns would turn it
-    /// into another's.
-    pub(super) fn key(&self, entity_id: &str) -> Option<Vec<Value>> {
+    /// Whether an entity id is one of this table's that its key columns would keep as it is.
+    pub(super) fn fits(&self, references: &References, entity_id: &str) -> bool {
         let source = &self.tracked.source;
-        let key = decode_entity_id(source.kind, source.key.len(), entity_id)?;
-        let kept = key.iter().zip(self.shape.key_columns()).all(|(part, column)| keeps(column.affinity, part));
-        kept.then(|| key.into_iter().map(KeyPart::into_value).collect())
+        if source.is_generated() {
+            return digits_of(entity_id).is_some() || entity_id.parse::<ChangeId>().is_ok();
+        }
+        let Some(key) = source.logged_key(references, entity_id) else { return false };
+        key.iter().zip(&source.key).all(|(part, name)| {
+            let is_reference = references.target(source.table_no, name).is_some();
+            match self.shape.column(name) {
+                Some(column) => is_reference || keeps(column.affinity, part),
+                None => false,
+            }
+        })
     }
 
-    /// `UPDATE` of some columns: their values come first, then the key.
+    /// Whether an integer key is no row's, and promised to none.
+    pub(super) fn is_free(&self, conn: &Connection, local: i64) -> Result<bool> {
+        let taken = conn.prepare_cached(&self.select_sql)?.exists([local])?;
+        Ok(!taken && entity_of(conn, self.no(), local)?.is_none())
+    }
+
+    /// The next integer key, above all that are or were given where SQLite remembers those (AUTOINCREMENT).
+    pub(super) fn next_local(&self, conn: &Connection) -> Result<i64> {
+        let column = Ident(&self.tracked.source.locator()[0]);
+        let table = Ident(&self.shape.name);
+        let shown = format!("SELECT max({column}) FROM {table}");
+        let shown: Option<i64> = conn.prepare_cached(&shown)?.query_row([], |row| row.get(0))?;
+        let promised = "SELECT max(local) FROM ZV_LOCAL WHERE table_no = ?1";
+        let promised: Option<i64> = conn.prepare_cached(promised)?.query_row([self.no()], |row| row.get(0))?;
+        let given = match self.shape.is_autoincrement {
+            true => conn
+                .prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1")?
+                .query_row([&self.shape.name], |row| row.get(0))?,
+            false => None,
+        };
+        let greatest = shown.max(promised).max(given).unwrap_or(0).max(0);
+        match greatest.checked_add(1) {
+            Some(next) => Ok(next),
+            None => self.any_free(conn),
+        }
+    }
+
+    /// An integer key below the greatest there can be, as SQLite looks for one itself.
+    fn any_free(&self, conn: &Connection) -> Result<i64> {
+        for _ in 0..100 {
+            let local: i64 = conn.query_row("SELECT abs(random() % 4611686018427387904) + 1", [], |row| row.get(0))?;
+            if self.is_free(conn, local)? {
+                return Ok(local);
+            }
+        }
+        Err(Error::schema(format!("{} has no integer keys left", self.shape.name)))
+    }
+
+    /// `UPDATE` of some columns: their values come first, then the locator's.
     pub(super) fn update_sql(&self, columns: &[(usize, &Value)]) -> String {
         let sets =
             columns.iter().enumerate().map(|(n, (at, _))| format!("{} = ?{}", Ident(&self.columns[*at].name), n + 1));
-        let condition = self.shape.key_condition(columns.len() + 1);
-        format!("UPDATE {} SET {} WHERE {condition}", Ident(&self.shape.name), list(sets))
+        let found = condition(self.tracked.source.locator(), columns.len() + 1);
+        format!("UPDATE {} SET {} WHERE {found}", Ident(&self.shape.name), list(sets))
     }
 }
 
@@ -140,18 +204,24 @@ fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
 #[derive(Debug)]
 pub(super) struct Tables {
     by_no: HashMap<u32, MergeTable>,
+    pub(super) references: References,
+    /// The number of the reserved field `zv_rowid`.
+    pub(super) rowid_column: u32,
 }
 
 impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
         let (mut by_no, triggered) = (HashMap::new(), triggered(log.conn)?);
+        let references = References::load(log.conn)?;
         for tracked in list_tracked(log.conn)?.into_iter().filter(Tracked::is_live) {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
                 let has_triggers = triggered.iter().any(|name| same_name(name, &shape.name));
-                by_no.insert(tracked.table_no(), MergeTable::new(log, tracked, shape, has_triggers)?);
+                by_no.insert(tracked.table_no(), MergeTable::new(log, &references, tracked, shape, has_triggers)?);
             }
         }
-        Ok(Self { by_no })
+        rank(&mut by_no);
+        let rowid_column = log.names.number(log.conn, ROWID_FIELD)?;
+        Ok(Self { by_no, references, rowid_column })
     }
 
     pub(super) fn get(&self, no: u32) -> Option<&MergeTable> {
@@ -182,4 +252,22 @@ fn triggered(conn: &Connection) -> Result<Vec<String>> {
                UNION SELECT tbl_name FROM sqlite_temp_schema WHERE type = 'trigger'";
     let mut statement = conn.prepare_cached(sql)?;
     Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Places parents before children; tables in a circle keep the order of their numbers.
+fn rank(tables: &mut HashMap<u32, MergeTable>) {
+    let mut waiting: Vec<u32> = tables.keys().copied().collect();
+    waiting.sort_unstable();
+    for place in 0..waiting.len() {
+        let is_free = |no: &u32| {
+            let parents = tables[no].shape.foreign_keys.iter().map(|key| key.parent.as_str());
+            let mut others = parents.filter(|parent| !same_name(parent, &tables[no].shape.name));
+            !others.any(|parent| waiting.iter().any(|other| same_name(&tables[other].shape.name, parent)))
+        };
+        let free = waiting.iter().position(is_free).unwrap_or(0);
+        let no = waiting.remove(free);
+        if let Some(table) = tables.get_mut(&no) {
+            table.rank = place;
+        }
+    }
 }

@@ -5,6 +5,9 @@ use super::{ChangeId, Value};
 /// The reserved field that records a deletion (1) or a row of key columns alone (0).
 pub(crate) const DELETED_FIELD: &str = "zv_deleted";
 
+/// The reserved field with the integer key that a row with a generated id has at its author's.
+pub(crate) const ROWID_FIELD: &str = "zv_rowid";
+
 /// The replica that made a change: its `database_uuid`. Nothing relies on it being unique, as files get copied.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AuthorId(String);

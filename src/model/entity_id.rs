@@ -41,6 +41,22 @@ impl KeyPart {
     }
 }
 
+impl KeyPart {
+    /// The entity id of a row that is known by a reference to another: that row's own.
+    pub(crate) fn into_reference(self) -> Option<String> {
+        match self {
+            Self::Integer(n) => Some(n.to_string()),
+            Self::Text(text) => Some(text),
+            Self::Blob(_) => None,
+        }
+    }
+}
+
+/// The integer that an entity id is the digits of.
+pub(crate) fn digits_of(entity_id: &str) -> Option<i64> {
+    decode_digits(entity_id)
+}
+
 /// The entity id of a key; `None` where the kind asks for another type than the key has.
 pub(crate) fn encode_entity_id(kind: KeyKind, key: &[KeyPart]) -> Option<String> {
     match (kind, key) {

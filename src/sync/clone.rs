@@ -1,13 +1,13 @@
 //! A new replica from a remote alone: its tables made from the definitions found there, once they are known to be harmless.
 
 use super::{Session, definitions, unlock};
-use crate::capture::{TrackOptions, track};
+use crate::capture::{TrackOptions, Wanted, track};
 use crate::changelog::{Log, remember_remote};
 use crate::db::{immediate, read_table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::check_definition;
 use crate::remote::Remote;
-use crate::wire::{ObjectName, TableDefinition};
+use crate::wire::{Identity, ObjectName, TableDefinition};
 
 /// Refuses a remote from which no replica can be made, before a file is.
 pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
@@ -44,11 +44,12 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
                 }
             }
             for definition in &newest {
-                let options = TrackOptions {
-                    identity_key: true,
-                    enforce_fk: Some(definition.enforce_fk),
-                    ..TrackOptions::default()
+                let wanted = match definition.identity {
+                    Identity::Generated => Wanted::Generated,
+                    Identity::Key => Wanted::Columns(definition.key.clone()),
                 };
+                let options =
+                    TrackOptions { wanted, enforce_fk: Some(definition.enforce_fk), ..TrackOptions::default() };
                 track(&mut log, &world, &definition.table, &options)?;
             }
             log.finish()?;

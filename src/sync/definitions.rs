@@ -36,7 +36,7 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         let definition = TableDefinition {
             table: tracked.name().to_owned(),
             statements,
-            identity: Identity::Key,
+            identity: identity_of(&tracked),
             key: tracked.source.key.clone(),
             enforce_fk: tracked.enforce_fk,
             version: newest.map_or(0, |newest| newest.version + 1),
@@ -44,6 +44,10 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         remember(conn, tracked.table_no(), &definition)?;
     }
     Ok(Vec::new())
+}
+
+fn identity_of(tracked: &Tracked) -> Identity {
+    if tracked.source.is_generated() { Identity::Generated } else { Identity::Key }
 }
 
 /// A table's `CREATE TABLE` and indexes, as the schema holds them.
@@ -113,7 +117,7 @@ fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<Strin
 /// Whether foreign keys are enforced is the remote's word; a table with another key is left alone, and says why.
 fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
     let here = &tracked.source.key;
-    let same = newest.identity == Identity::Key
+    let same = newest.identity == identity_of(tracked)
         && here.len() == newest.key.len()
         && here.iter().zip(&newest.key).all(|(a, b)| same_name(a, b));
     tracked.enforce_fk = newest.enforce_fk;
@@ -122,13 +126,17 @@ fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
         return None;
     }
     let why = format!(
-        "{}: a row is known by ({}) here and by ({}) on the remote; the table is neither merged nor pushed",
+        "{}: a row is known by {} here and by {} on the remote; the table is neither merged nor pushed",
         tracked.name(),
-        here.join(", "),
-        newest.key.join(", ")
+        key_words(here),
+        key_words(&newest.key)
     );
     tracked.blocked.clone_from(&why);
     Some(why)
+}
+
+fn key_words(key: &[String]) -> String {
+    if key.is_empty() { "an id of its own".to_owned() } else { format!("({})", key.join(", ")) }
 }
 
 /// Writes the definitions that the remote lacks.

@@ -5,18 +5,20 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 
 use super::problems::Problems;
-use crate::changelog::{Tracked, list_tracked, lower, read_source};
-use crate::db::{Ident, Table, TableKind, constant_default, list, read_table, same_name};
+use crate::changelog::{References, Source, Tracked, list_tracked, lower, read_source};
+use crate::db::{Ident, Table, TableKind, condition, constant_default, list, read_table, same_name};
 use crate::error::Result;
-use crate::model::{DELETED_FIELD, Value};
+use crate::model::{DELETED_FIELD, ROWID_FIELD, Value};
 
 /// What a field of a change is to a table.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     /// Part of the key, which travels in the entity id: ignored.
     Key,
-    /// The reserved field.
+    /// The reserved field that says whether the row is there.
     Deleted,
+    /// The reserved field that says which integer the row has at its author's.
+    Rowid,
     /// A column that a merge writes.
     Column,
     /// A column that this replica leaves alone.
@@ -29,9 +31,11 @@ pub(super) enum Role {
 #[derive(Debug)]
 pub(super) struct KnownColumn {
     pub(super) name: String,
-    /// In lower case.
+    /// Its name in the log, in lower case.
     pub(super) folded: String,
     pub(super) default: Value,
+    /// The table that it refers to by local integers.
+    pub(super) target: Option<u32>,
 }
 
 /// A table under capture whose rows can be read.
@@ -39,10 +43,10 @@ pub(super) struct KnownColumn {
 pub(super) struct Rows {
     pub(super) shape: Table,
     pub(super) columns: Vec<KnownColumn>,
-    /// The key and the columns of the row with a key.
+    /// The lead and the columns of the row that a locator finds.
     pub(super) find: String,
-    /// The keys of all rows.
-    pub(super) keys: String,
+    /// The leads of all rows.
+    pub(super) leads: String,
 }
 
 /// A table that is tracked, or was.
@@ -56,9 +60,9 @@ pub(super) struct KnownTable {
 }
 
 impl KnownTable {
-    fn load(conn: &Connection, tracked: Tracked, problems: &mut Problems) -> Result<Self> {
+    fn load(conn: &Connection, references: &References, tracked: Tracked, problems: &mut Problems) -> Result<Self> {
         let once = columns_once(conn, tracked.table_no())?;
-        let rows = if tracked.active { load_rows(conn, &tracked, problems)? } else { None };
+        let rows = if tracked.active { load_rows(conn, references, &tracked, problems)? } else { None };
         Ok(Self { tracked, once, rows })
     }
 
@@ -67,9 +71,11 @@ impl KnownTable {
         let columns = self.rows.as_ref().map_or(&[][..], |rows| &rows.columns);
         if same_name(field, DELETED_FIELD) {
             Role::Deleted
-        } else if columns.iter().any(|column| same_name(&column.name, field)) {
+        } else if same_name(field, ROWID_FIELD) {
+            Role::Rowid
+        } else if columns.iter().any(|column| same_name(&column.folded, field)) {
             Role::Column
-        } else if names(&self.tracked.source.key) {
+        } else if self.tracked.source.lead().any(|name| same_name(name, field)) {
             Role::Key
         } else if names(&self.tracked.excluded) {
             Role::Excluded
@@ -88,17 +94,20 @@ impl KnownTable {
 #[derive(Debug)]
 pub(super) struct Catalog {
     tables: Vec<KnownTable>,
+    pub(super) references: References,
 }
 
 impl Catalog {
     /// Reads the tables, and notes what is wrong with their capture.
     pub(super) fn load(conn: &Connection, problems: &mut Problems) -> Result<Self> {
-        let tables = list_tracked(conn)?.into_iter().map(|tracked| KnownTable::load(conn, tracked, problems));
-        Ok(Self { tables: tables.collect::<Result<_>>()? })
+        let references = References::load(conn)?;
+        let load = |tracked| KnownTable::load(conn, &references, tracked, problems);
+        let tables = list_tracked(conn)?.into_iter().map(load).collect::<Result<_>>()?;
+        Ok(Self { tables, references })
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&KnownTable> {
-        self.tables.iter().find(|table| same_name(table.tracked.name(), name))
+        self.tables.iter().find(|table| same_name(&table.tracked.source.entity_type, name))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &KnownTable> {
@@ -111,38 +120,67 @@ fn columns_once(conn: &Connection, table_no: u32) -> Result<HashSet<String>> {
     let sources: Vec<i64> = statement.query_map([table_no], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     let mut once = HashSet::new();
     for source in sources {
-        once.extend(read_source(conn, source)?.columns.iter().map(|name| lower(name)));
+        let source = read_source(conn, source)?;
+        once.extend(source.columns.iter().map(|name| lower(source.logged_name(name))));
     }
     Ok(once)
 }
 
-fn load_rows(conn: &Connection, tracked: &Tracked, problems: &mut Problems) -> Result<Option<Rows>> {
+fn load_rows(
+    conn: &Connection,
+    references: &References,
+    tracked: &Tracked,
+    problems: &mut Problems,
+) -> Result<Option<Rows>> {
     let name = tracked.name();
     let Some(shape) = read_table(conn, name)?.filter(|shape| shape.kind == TableKind::Table) else {
         problems.add(format_args!("{name} is tracked, and there is no such table; create it again or untrack it"));
         return Ok(None);
     };
     check_triggers(conn, tracked, problems)?;
-    let key = &tracked.source.key;
-    let same_key = shape.key.len() == key.len() && shape.key_columns().zip(key).all(|(c, k)| same_name(&c.name, k));
-    if !same_key {
+    let source = &tracked.source;
+    let rowid = shape.key_is_rowid.then(|| shape.columns[shape.key[0]].name.as_str());
+    let is_there = source.lead().all(|name| shape.column(name).is_some());
+    let same_local = source.local.as_deref().is_none_or(|local| rowid.is_some_and(|rowid| same_name(local, rowid)));
+    if !is_there || !same_local || !is_unique(&shape, source) {
         problems
             .add(format_args!("{name} has another primary key than when it was tracked, so no row can be compared"));
         return Ok(None);
     }
-    let columns = known_columns(conn, &shape, tracked)?;
-    let names = shape.key_columns().map(|c| c.name.as_str()).chain(columns.iter().map(|c| c.name.as_str()));
+    let columns = known_columns(conn, references, &shape, tracked)?;
+    let names = source.lead().chain(columns.iter().map(|c| c.name.as_str()));
     let (names, table) = (list(names.map(Ident)), Ident(&shape.name));
-    let find = format!("SELECT {names} FROM {table} WHERE {}", shape.key_condition(1));
-    let keys = format!("SELECT {} FROM {table}", list(shape.key_columns().map(|c| Ident(&c.name))));
-    Ok(Some(Rows { columns, find, keys, shape }))
+    let find = format!("SELECT {names} FROM {table} WHERE {}", condition(source.locator(), 1));
+    let leads = format!("SELECT {} FROM {table}", list(source.lead().map(Ident)));
+    Ok(Some(Rows { columns, find, leads, shape }))
 }
 
-fn known_columns(conn: &Connection, shape: &Table, tracked: &Tracked) -> Result<Vec<KnownColumn>> {
-    let there = tracked.source.columns.iter().filter_map(|name| shape.column(name));
-    let known = there.map(|column| {
-        let default = constant_default(conn, column)?;
-        Ok(KnownColumn { name: column.name.clone(), folded: lower(&column.name), default })
+/// Whether the columns that identify a row still do.
+fn is_unique(shape: &Table, source: &Source) -> bool {
+    let is_key = |columns: &mut dyn Iterator<Item = &str>| {
+        let columns: Vec<&str> = columns.collect();
+        columns.len() == source.key.len() && columns.iter().all(|c| source.key.iter().any(|key| same_name(key, c)))
+    };
+    source.is_generated()
+        || is_key(&mut shape.key_columns().map(|column| column.name.as_str()))
+        || shape.uniques.iter().any(|u| !u.is_partial && is_key(&mut u.columns.iter().map(|(name, _)| name.as_str())))
+}
+
+fn known_columns(
+    conn: &Connection,
+    references: &References,
+    shape: &Table,
+    tracked: &Tracked,
+) -> Result<Vec<KnownColumn>> {
+    let source = &tracked.source;
+    let there = source.columns.iter().filter_map(|name| Some((name, shape.column(name)?)));
+    let known = there.map(|(name, column)| {
+        Ok(KnownColumn {
+            name: column.name.clone(),
+            folded: lower(source.logged_name(name)),
+            default: constant_default(conn, column)?,
+            target: references.target(source.table_no, name),
+        })
     });
     known.collect()
 }

@@ -155,7 +155,7 @@ fn fold_fields(
         match table.role(name) {
             Role::Key => continue,
             Role::Unknown => unknown.push(name.to_owned()),
-            Role::Deleted | Role::Column | Role::Excluded => {}
+            Role::Deleted | Role::Rowid | Role::Column | Role::Excluded => {}
         }
         let value = row.get_ref(1)?;
         entity.fold.write(name, head.id, head.own, || Value::from_logged(read_value(value)));

@@ -10,7 +10,7 @@ use super::problems::Problems;
 use crate::changelog::{Names, Source, read_source};
 use crate::db::{Metadata, get_metadata, read_value};
 use crate::error::{ErrorKind, Result};
-use crate::model::{ChangeId, KeyPart, encode_entity_id};
+use crate::model::{ChangeId, Value};
 
 /// How many names are remembered: a log may name more columns than anybody has.
 const NAMES: usize = 10_000;
@@ -36,7 +36,7 @@ impl<'a> Context<'a> {
             catalog,
             merged_seq: fact(conn, Metadata::MergedSeq, problems)?.unwrap_or(0),
             last_id: fact(conn, Metadata::LastId, problems)?,
-            journal: journal_keys(conn, problems)?,
+            journal: journal_keys(conn, catalog, problems)?,
             any_touched: conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_TOUCHED)", [], |row| row.get(0))?,
             numbers: RefCell::default(),
         })
@@ -97,13 +97,13 @@ fn fact<T: std::str::FromStr>(conn: &Connection, key: Metadata, problems: &mut P
 }
 
 /// The entities whose writes the journal holds.
-fn journal_keys(conn: &Connection, problems: &mut Problems) -> Result<HashSet<(u32, String)>> {
+fn journal_keys(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -> Result<HashSet<(u32, String)>> {
     let mut keys = HashSet::new();
     let mut statement = conn.prepare("SELECT DISTINCT source FROM ZV_JOURNAL")?;
     let sources: Vec<Option<i64>> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
     for no in sources {
         match no.map(|no| read_source(conn, no)) {
-            Some(Ok(source)) => add_journal_keys(conn, &source, &mut keys)?,
+            Some(Ok(source)) => add_journal_keys(conn, catalog, &source, &mut keys)?,
             Some(Err(error)) if error.kind() != ErrorKind::Corrupt => return Err(error),
             _ => problems.add(format_args!("the journal holds writes of a table that ZV_SOURCE does not name")),
         }
@@ -111,18 +111,20 @@ fn journal_keys(conn: &Connection, problems: &mut Problems) -> Result<HashSet<(u
     Ok(keys)
 }
 
-fn add_journal_keys(conn: &Connection, source: &Source, keys: &mut HashSet<(u32, String)>) -> Result<()> {
-    let columns: Vec<String> = (0..source.key.len()).map(|n| format!("c{n}")).collect();
+fn add_journal_keys(
+    conn: &Connection,
+    catalog: &Catalog,
+    source: &Source,
+    keys: &mut HashSet<(u32, String)>,
+) -> Result<()> {
+    let columns: Vec<String> = (0..source.lead_len()).map(|n| format!("c{n}")).collect();
     let sql = format!("SELECT {} FROM ZV_JOURNAL WHERE source = ?1", columns.join(", "));
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([source.no])?;
     while let Some(row) = rows.next()? {
-        let mut key = Vec::with_capacity(columns.len());
-        for n in 0..columns.len() {
-            key.extend(KeyPart::from_value(read_value(row.get_ref(n)?)));
-        }
-        let whole = key.len() == columns.len();
-        let entity_id = whole.then(|| encode_entity_id(source.kind, &key)).flatten();
+        let lead: Vec<Value> =
+            (0..columns.len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<rusqlite::Result<_>>()?;
+        let entity_id = source.entity_id(conn, &catalog.references, &lead)?.entity();
         keys.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
     }
     Ok(())

@@ -8,9 +8,10 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::same_through_affinity;
+use crate::changelog::{lower, referred, to_local, to_logged};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
-use crate::model::{ChangeId, DELETED_FIELD, KeyPart, Register, Registers, Value, decode_entity_id, encode_entity_id};
+use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
 
 /// An entity while its changes are read.
 #[derive(Debug, Default)]
@@ -106,23 +107,25 @@ impl Comparison<'_, '_> {
         if shown != (alive && !held) {
             self.problem(if shown { "is marked as shown and should not be" } else { "is not marked as shown" });
         }
-        let source = &self.known.tracked.source;
-        let Some(key) = decode_entity_id(source.kind, source.key.len(), &self.entity.id) else {
+        let (source, references) = (&self.known.tracked.source, &self.context.catalog.references);
+        let Some(locator) = source.locate(self.context.conn, references, &self.entity.id)? else {
             if alive && !held {
-                self.problem("cannot be shown, as no key of this table reads so, and is not listed as held");
+                self.problem("cannot be shown, as nothing finds it in this table, and is not listed as held");
             }
             return Ok(());
         };
-        self.row(alive, held, key)
+        self.row(alive, held, &locator)
     }
 
-    fn row(&mut self, alive: bool, held: bool, key: Vec<KeyPart>) -> Result<()> {
-        let values: Vec<Value> = key.iter().cloned().map(KeyPart::into_value).collect();
+    fn row(&mut self, alive: bool, held: bool, locator: &[Value]) -> Result<()> {
         let mut statement = self.context.conn.prepare_cached(&self.rows.find)?;
-        let mut rows = statement.query(params_from_iter(values.iter().map(bind_value)))?;
+        let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
         // The key's affinity may have found another entity's row.
+        let is_it = |row: &Row<'_>| -> Result<bool> {
+            Ok(row_entity_id(self.context, self.known, row)?.as_deref() == Some(self.entity.id.as_str()))
+        };
         let row = match rows.next()? {
-            Some(row) if row_entity_id(self.known, row)?.as_deref() == Some(self.entity.id.as_str()) => Some(row),
+            Some(row) if is_it(row)? => Some(row),
             _ => None,
         };
         if row.is_some() {
@@ -130,7 +133,7 @@ impl Comparison<'_, '_> {
         }
         self.tally.rows += 1;
         match row {
-            Some(row) if alive && !held => return self.values(row, &key),
+            Some(row) if alive && !held => return self.values(row, locator),
             Some(_) if held => self.problem("is in the table, though it is listed as held"),
             Some(_) => self.problem("is in the table, though the log says that it is deleted"),
             None if alive && !held => self.problem("is not in the table, though the log says that it is there"),
@@ -139,18 +142,39 @@ impl Comparison<'_, '_> {
         Ok(())
     }
 
-    fn values(&mut self, row: &Row<'_>, key: &[KeyPart]) -> Result<()> {
+    fn values(&mut self, row: &Row<'_>, locator: &[Value]) -> Result<()> {
+        let (conn, source) = (self.context.conn, &self.known.tracked.source);
         for (n, column) in self.rows.columns.iter().enumerate() {
             let winner = self.entity.fold.get(&column.folded);
             let wanted = winner.map_or(&column.default, |winner| &winner.value);
-            let is_same = read_value(row.get_ref(key.len() + n)?) == *wanted
-                || same_through_affinity(self.context.conn, &self.rows.shape, key.to_vec(), &column.name, wanted)?;
+            let there = read_value(row.get_ref(source.lead_len() + n)?);
+            let is_same = match column.target {
+                Some(parent_no) => self.same_reference(parent_no, &column.name, &there, wanted)?,
+                None => there == *wanted || same_through_affinity(conn, source, locator, &column.name, wanted)?,
+            };
             if !is_same {
                 let column = &column.name;
                 self.problem(format_args!("column {column} is not what the log says"));
             }
         }
         Ok(())
+    }
+
+    /// Whether a reference is to the row that the log says; one to a row that is not shown is NULL. What cannot be
+    /// translated was left out of the log.
+    fn same_reference(&self, parent_no: u32, column: &str, there: &Value, wanted: &Value) -> Result<bool> {
+        let conn = self.context.conn;
+        match to_logged(conn, parent_no, there)? {
+            Some(Value::Null) => Ok(to_local(conn, parent_no, wanted)?.is_none_or(|local| local == Value::Null)),
+            Some(there) => Ok(there == *wanted || (referred(wanted).is_some() && referred(&there) == referred(wanted))),
+            None => {
+                let sql = "SELECT 1 FROM ZV_UNTRANSLATED AS u JOIN ZV_NAME AS n ON n.no = u.column_no \
+                           WHERE u.table_no = ?1 AND u.entity_id = ?2 AND n.name = ?3";
+                let source = &self.known.tracked.source;
+                let name = lower(source.logged_name(column));
+                Ok(conn.prepare_cached(sql)?.exists((source.table_no, &self.entity.id, name))?)
+            }
+        }
     }
 
     fn is_held(&self) -> Result<bool> {
@@ -165,11 +189,10 @@ impl Comparison<'_, '_> {
     }
 }
 
-/// The entity id of a row whose first columns are the key's; `None` where its key can be none.
-pub(super) fn row_entity_id(known: &KnownTable, row: &Row<'_>) -> Result<Option<String>> {
+/// The entity id of a row whose first columns are its lead; `None` where it can have none.
+pub(super) fn row_entity_id(context: &Context<'_>, known: &KnownTable, row: &Row<'_>) -> Result<Option<String>> {
     let source = &known.tracked.source;
-    let parts: Option<Vec<KeyPart>> = (0..source.key.len())
-        .map(|n| row.get_ref(n).map(|value| KeyPart::from_value(read_value(value))))
-        .collect::<rusqlite::Result<_>>()?;
-    Ok(parts.and_then(|parts| encode_entity_id(source.kind, &parts)))
+    let lead: Vec<Value> =
+        (0..source.lead_len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<rusqlite::Result<_>>()?;
+    Ok(source.entity_id(context.conn, &context.catalog.references, &lead)?.entity())
 }

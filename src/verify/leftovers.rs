@@ -107,10 +107,10 @@ fn check_rows(context: &Context<'_>, tally: &mut Tally, known: &KnownTable, tabl
     if tally.found.get(&table_no).copied().unwrap_or(0) == there {
         return Ok(());
     }
-    let mut statement = context.conn.prepare(&table.keys)?;
+    let mut statement = context.conn.prepare(&table.leads)?;
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
-        match row_entity_id(known, row)? {
+        match row_entity_id(context, known, row)? {
             None => tally.problems.add(format_args!("{name} has a row whose key no change can name")),
             Some(id) if !context.unsealed(table_no, &id) && !has_registers(context, table_no, &id)? => {
                 let row = Quoted(&id);

@@ -42,7 +42,7 @@ impl Replica {
 
     fn track(&mut self, table: &str, excluded: &[&str]) {
         let excluded = excluded.iter().map(|name| name.to_string()).collect();
-        let options = TrackOptions { excluded, identity_key: true, ..TrackOptions::default() };
+        let options = TrackOptions { excluded, wanted: crate::capture::Wanted::PrimaryKey, ..TrackOptions::default() };
         self.log(|log, world| track(log, world, table, &options).unwrap());
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use zvon::{Held, HeldEntity, UnknownName};
+use zvon::{Held, HeldEntity, UnknownName, UntranslatedReference};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -16,7 +16,7 @@ pub async fn run(context: &Context) -> Result<Answer, Failure> {
 }
 
 fn words(held: &Held) -> String {
-    if held.rows.is_empty() && held.unknown.is_empty() {
+    if held.rows.is_empty() && held.unknown.is_empty() && held.references.is_empty() {
         return "Nothing is held: the tables show everything.\n".to_owned();
     }
     let mut out = String::new();
@@ -31,7 +31,21 @@ fn words(held: &Held) -> String {
         let lines: Vec<Vec<String>> = held.unknown.iter().map(unknown).collect();
         out += &text::columns(2, &[Lean::Left; 2], &lines);
     }
+    if !held.references.is_empty() {
+        let _ = writeln!(out, "References to rows that are not here, sent once the rows are:");
+        let lines: Vec<Vec<String>> = held.references.iter().map(reference).collect();
+        out += &text::columns(2, &[Lean::Left; 2], &lines);
+    }
     out
+}
+
+fn reference(left: &UntranslatedReference) -> Vec<String> {
+    let table = text::plain(&left.table);
+    let what = match &left.column {
+        Some(column) => format!("column {table}.{}", text::plain(column)),
+        None => format!("row of {table}"),
+    };
+    vec![what, text::plain(&left.row)]
 }
 
 fn row(held: &HeldEntity) -> Vec<String> {

@@ -24,6 +24,11 @@ pub struct Args {
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
     identity: Option<Identity>,
 
+    /// The columns that a row is known by on other replicas, where that is not the primary key; they need a UNIQUE constraint
+    /// and NOT NULL. An INTEGER PRIMARY KEY beside them stays on this replica.
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',', conflicts_with_all = ["identity", "all"])]
+    key: Vec<String>,
+
     /// Columns that stay on this replica.
     #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
     exclude: Vec<String>,
@@ -61,6 +66,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
 fn options(args: &Args) -> TrackOptions {
     let mut options = TrackOptions::default();
     options.identity_key = matches!(args.identity, Some(Identity::Key));
+    options.key.clone_from(&args.key);
     options.exclude.clone_from(&args.exclude);
     options.enforce_fk = (args.enforce_fk || args.no_enforce_fk).then_some(args.enforce_fk);
     options.accept_deletes = args.accept_deletes;

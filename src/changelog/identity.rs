@@ -1,0 +1,265 @@
+//! Which row is which: between a row's key as its table has it and its entity id, and between a local integer key and the
+//! entity id that travels in its place. Reads and writes our tables only.
+
+use std::collections::HashMap;
+
+use rusqlite::{Connection, OptionalExtension};
+
+use super::{Source, lower};
+use crate::error::Result;
+use crate::model::{KeyKind, KeyPart, Value, decode_entity_id, digits_of, encode_entity_id};
+
+/// The entity id of a row of a table with local integer keys.
+pub(crate) fn entity_of(conn: &Connection, table_no: u32, local: i64) -> Result<Option<String>> {
+    let sql = "SELECT entity_id FROM ZV_LOCAL WHERE table_no = ?1 AND local = ?2";
+    Ok(conn.prepare_cached(sql)?.query_row((table_no, local), |row| row.get(0)).optional()?)
+}
+
+/// The local integer key of an entity.
+pub(crate) fn local_of(conn: &Connection, table_no: u32, entity_id: &str) -> Result<Option<i64>> {
+    let sql = "SELECT local FROM ZV_LOCAL WHERE table_no = ?1 AND entity_id = ?2";
+    Ok(conn.prepare_cached(sql)?.query_row((table_no, entity_id), |row| row.get(0)).optional()?)
+}
+
+/// Records that an entity has an integer here; what either was bound to before is forgotten.
+pub(crate) fn bind_local(conn: &Connection, table_no: u32, local: i64, entity_id: &str) -> Result<()> {
+    let sql = "INSERT OR REPLACE INTO ZV_LOCAL (table_no, local, entity_id) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute((table_no, local, entity_id))?;
+    Ok(())
+}
+
+/// Records that an entity has no integer here any more.
+pub(crate) fn unbind_local(conn: &Connection, table_no: u32, entity_id: &str) -> Result<()> {
+    let sql = "DELETE FROM ZV_LOCAL WHERE table_no = ?1 AND entity_id = ?2";
+    conn.prepare_cached(sql)?.execute((table_no, entity_id))?;
+    Ok(())
+}
+
+/// Which columns hold local integer keys of other rows.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct References {
+    /// By table and column (in lower case): the table that is referred to.
+    targets: HashMap<u32, HashMap<String, u32>>,
+}
+
+impl References {
+    pub(crate) fn load(conn: &Connection) -> Result<Self> {
+        let sql =
+            "SELECT r.table_no, n.name, r.parent_no FROM ZV_REFERENCE AS r JOIN ZV_NAME AS n ON n.no = r.column_no";
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut rows = statement.query([])?;
+        let mut references = Self::default();
+        while let Some(row) = rows.next()? {
+            references.insert(row.get(0)?, row.get(1)?, row.get(2)?);
+        }
+        Ok(references)
+    }
+
+    pub(crate) fn insert(&mut self, table_no: u32, column: String, parent_no: u32) {
+        self.targets.entry(table_no).or_default().insert(column, parent_no);
+    }
+
+    /// The table that a column refers to by its local integer key.
+    pub(crate) fn target(&self, table_no: u32, column: &str) -> Option<u32> {
+        let columns = self.targets.get(&table_no)?;
+        columns.get(column).or_else(|| columns.get(&lower(column))).copied()
+    }
+
+    /// The columns of all tables that refer to a table, in order.
+    pub(crate) fn to(&self, parent_no: u32) -> Vec<(u32, &str)> {
+        let columns = self.targets.iter().flat_map(|(no, columns)| columns.iter().map(|column| (*no, column)));
+        let mut found: Vec<(u32, &str)> = columns
+            .filter(|(_, (_, parent))| **parent == parent_no)
+            .map(|(no, (name, _))| (no, name.as_str()))
+            .collect();
+        found.sort_unstable();
+        found
+    }
+}
+
+/// Finds the entity of a table's local integer.
+pub(crate) type Find<'f> = &'f dyn Fn(u32, i64) -> Result<Option<String>>;
+
+/// A reference as the log has it: the parent's entity id, as an integer where it is digits. `None` where the value refers to
+/// no row that is here.
+pub(crate) fn to_logged(conn: &Connection, parent_no: u32, value: &Value) -> Result<Option<Value>> {
+    translate(parent_no, value, &|table_no, local| entity_of(conn, table_no, local))
+}
+
+fn translate(parent_no: u32, value: &Value, find: Find<'_>) -> Result<Option<Value>> {
+    match integer(value) {
+        _ if matches!(value, Value::Null) => Ok(Some(Value::Null)),
+        Some(local) => Ok(find(parent_no, local)?.map(|entity_id| reference(&entity_id))),
+        None => Ok(None),
+    }
+}
+
+/// A reference as the table has it: the parent's local integer. `None` where the parent has none.
+pub(crate) fn to_local(conn: &Connection, parent_no: u32, value: &Value) -> Result<Option<Value>> {
+    match referred(value) {
+        _ if matches!(value, Value::Null) => Ok(Some(Value::Null)),
+        Some(entity_id) => Ok(local_of(conn, parent_no, &entity_id)?.map(Value::Integer)),
+        None => Ok(None),
+    }
+}
+
+/// The entity id that a reference in the log names.
+pub(crate) fn referred(value: &Value) -> Option<String> {
+    match value {
+        Value::Integer(n) => Some(n.to_string()),
+        Value::Text(text) => String::from_utf8(text.clone()).ok(),
+        Value::Null | Value::Real(_) | Value::Blob(_) => None,
+    }
+}
+
+fn reference(entity_id: &str) -> Value {
+    digits_of(entity_id).map_or_else(|| Value::text(entity_id), Value::Integer)
+}
+
+/// The integer that a value is to a column which refers to an INTEGER PRIMARY KEY, whatever the column's own type made of it.
+fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(n) => Some(*n),
+        Value::Real(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i64),
+        Value::Text(text) => std::str::from_utf8(text).ok()?.parse().ok(),
+        Value::Null | Value::Real(_) | Value::Blob(_) => None,
+    }
+}
+
+/// What a row's key says of its entity id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Keyed {
+    Entity(String),
+    /// It refers to a row that is not here.
+    Untranslated,
+    /// No entity id can be made of it.
+    Unusable,
+}
+
+impl Keyed {
+    pub(crate) fn entity(self) -> Option<String> {
+        match self {
+            Self::Entity(entity_id) => Some(entity_id),
+            Self::Untranslated | Self::Unusable => None,
+        }
+    }
+}
+
+impl Source {
+    /// Whether rows have ids of their own, whatever their columns hold.
+    pub(crate) fn is_generated(&self) -> bool {
+        self.key.is_empty()
+    }
+
+    /// The columns by which a row is known here, which a journal row and our queries have first: the local integer key
+    /// where there is one, then the key that identifies the row everywhere.
+    pub(crate) fn lead(&self) -> impl Iterator<Item = &str> + Clone {
+        self.local.iter().chain(&self.key).map(String::as_str)
+    }
+
+    pub(crate) fn lead_len(&self) -> usize {
+        self.key.len() + usize::from(self.local.is_some())
+    }
+
+    /// The columns that find a row in its table.
+    pub(crate) fn locator(&self) -> &[String] {
+        self.local.as_ref().map_or(&self.key, std::slice::from_ref)
+    }
+
+    /// The columns that tell rows of different identity apart in the table.
+    pub(crate) fn distinct(&self) -> &[String] {
+        if self.is_generated() { self.locator() } else { &self.key }
+    }
+
+    /// The lead's values of those columns.
+    pub(crate) fn distinct_values<'l>(&self, lead: &'l [Value]) -> &'l [Value] {
+        &lead[lead.len() - self.distinct().len()..]
+    }
+
+    /// The entity id of a row by its lead's values.
+    pub(crate) fn entity_id(&self, conn: &Connection, references: &References, lead: &[Value]) -> Result<Keyed> {
+        self.entity_id_by(references, lead, &|table_no, local| entity_of(conn, table_no, local))
+    }
+
+    /// The same, where local integers mean what `find` says.
+    pub(crate) fn entity_id_by(&self, references: &References, lead: &[Value], find: Find<'_>) -> Result<Keyed> {
+        if self.is_generated() {
+            return match lead {
+                [Value::Integer(local)] => Ok(find(self.table_no, *local)?.map_or(Keyed::Untranslated, Keyed::Entity)),
+                _ => Ok(Keyed::Unusable),
+            };
+        }
+        let mut parts = Vec::with_capacity(self.key.len());
+        for (name, value) in self.key.iter().zip(&lead[self.lead_len() - self.key.len()..]) {
+            let part = match references.target(self.table_no, name) {
+                None => KeyPart::from_value(value.clone()),
+                Some(parent_no) => match translate(parent_no, value, find)? {
+                    Some(value) => KeyPart::from_value(value),
+                    None => return Ok(Keyed::Untranslated),
+                },
+            };
+            match part {
+                Some(part) => parts.push(part),
+                None => return Ok(Keyed::Unusable),
+            }
+        }
+        Ok(self.encode(references, &parts).map_or(Keyed::Unusable, Keyed::Entity))
+    }
+
+    /// A single key that is a reference has the parent's entity id for its own, whatever the column's type.
+    fn encode(&self, references: &References, parts: &[KeyPart]) -> Option<String> {
+        match (self.kind, parts) {
+            (KeyKind::Text | KeyKind::Integer, [part]) if references.target(self.table_no, &self.key[0]).is_some() => {
+                part.clone().into_reference()
+            }
+            _ => encode_entity_id(self.kind, parts),
+        }
+    }
+
+    /// The key of an entity id as the log has it: one part a key column, references not translated.
+    pub(crate) fn logged_key(&self, references: &References, entity_id: &str) -> Option<Vec<KeyPart>> {
+        match self.kind {
+            _ if self.is_generated() => None,
+            KeyKind::Text | KeyKind::Integer if references.target(self.table_no, &self.key[0]).is_some() => {
+                KeyPart::from_value(reference(entity_id)).map(|part| vec![part])
+            }
+            kind => decode_entity_id(kind, self.key.len(), entity_id),
+        }
+    }
+
+    /// The key columns' values in the table for an entity; `None` if the id is not one of this table's, or it refers to a
+    /// row that is not here.
+    pub(crate) fn local_key(
+        &self,
+        conn: &Connection,
+        references: &References,
+        entity_id: &str,
+    ) -> Result<Option<Vec<Value>>> {
+        let Some(parts) = self.logged_key(references, entity_id) else { return Ok(None) };
+        let mut values = Vec::with_capacity(parts.len());
+        for (name, part) in self.key.iter().zip(parts) {
+            let value = match references.target(self.table_no, name) {
+                None => Some(part.into_value()),
+                Some(parent_no) => to_local(conn, parent_no, &part.into_value())?,
+            };
+            match value {
+                Some(value) => values.push(value),
+                None => return Ok(None),
+            }
+        }
+        Ok(Some(values))
+    }
+
+    /// The values of the locator's columns for an entity; `None` where it has no row that could be found.
+    pub(crate) fn locate(
+        &self,
+        conn: &Connection,
+        references: &References,
+        entity_id: &str,
+    ) -> Result<Option<Vec<Value>>> {
+        match self.local {
+            Some(_) => Ok(local_of(conn, self.table_no, entity_id)?.map(|local| vec![Value::Integer(local)])),
+            None => self.local_key(conn, references, entity_id),
+        }
+    }
+}

@@ -1,0 +1,71 @@
+//! Own writes that refer to rows which are not there, and integers that deletes set free: what a seal and a merge come back to.
+
+use rusqlite::{Connection, OptionalExtension};
+
+use crate::error::Result;
+
+/// A cell, or a row whose key refers to a row that is not there, left out of the log until it can be translated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Untranslated {
+    pub(crate) table_no: u32,
+    /// The row: its entity id, or its key as it stands in the table (encoded as parts) where the key is what lacks.
+    pub(crate) row: String,
+    /// `None` where the key is what lacks.
+    pub(crate) column_no: Option<u32>,
+}
+
+pub(crate) fn leave_out(conn: &Connection, left: &Untranslated) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_UNTRANSLATED (table_no, entity_id, column_no) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute((left.table_no, &left.row, left.column_no))?;
+    Ok(())
+}
+
+/// Forgets what was left out: it was translated, written since, or is gone.
+pub(crate) fn settle(conn: &Connection, left: &Untranslated) -> Result<()> {
+    let sql = "DELETE FROM ZV_UNTRANSLATED WHERE table_no = ?1 AND entity_id = ?2 AND column_no IS ?3";
+    conn.prepare_cached(sql)?.execute((left.table_no, &left.row, left.column_no))?;
+    Ok(())
+}
+
+pub(crate) fn list_untranslated(conn: &Connection) -> Result<Vec<Untranslated>> {
+    let sql = "SELECT table_no, entity_id, column_no FROM ZV_UNTRANSLATED ORDER BY table_no, entity_id, column_no";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement
+        .query_map([], |row| Ok(Untranslated { table_no: row.get(0)?, row: row.get(1)?, column_no: row.get(2)? }))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether something of a row was left out.
+pub(crate) fn has_untranslated(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_UNTRANSLATED WHERE table_no = ?1 AND entity_id = ?2 AND column_no IS NOT NULL";
+    Ok(conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
+}
+
+pub(crate) fn any_untranslated(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ZV_UNTRANSLATED)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
+/// Records that a row with a local integer key was deleted here.
+pub(crate) fn set_free(conn: &Connection, table_no: u32, local: i64, entity_id: &str) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_FREED (table_no, local, entity_id) VALUES (?1, ?2, ?3)";
+    conn.prepare_cached(sql)?.execute((table_no, local, entity_id))?;
+    Ok(())
+}
+
+/// The entity that had an integer before its row was deleted here.
+pub(crate) fn freed_entity(conn: &Connection, table_no: u32, local: i64) -> Result<Option<String>> {
+    let sql = "SELECT entity_id FROM ZV_FREED WHERE table_no = ?1 AND local = ?2 LIMIT 1";
+    Ok(conn.prepare_cached(sql)?.query_row((table_no, local), |row| row.get(0)).optional()?)
+}
+
+/// Takes the integers that deletes set free since the last time: table, integer, entity.
+pub(crate) fn take_freed(conn: &Connection) -> Result<Vec<(u32, i64, String)>> {
+    let mut statement = conn.prepare_cached("SELECT table_no, local, entity_id FROM ZV_FREED")?;
+    let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let freed: Vec<(u32, i64, String)> = rows.collect::<rusqlite::Result<_>>()?;
+    if !freed.is_empty() {
+        conn.execute("DELETE FROM ZV_FREED", [])?;
+    }
+    Ok(freed)
+}

@@ -1,0 +1,39 @@
+//! What rows wait for that are held, or shown without a reference: whose change makes a merge look at them again.
+
+use rusqlite::Connection;
+
+use crate::error::Result;
+
+/// Stands for every row of a table.
+const ANY: &str = "";
+
+/// Records that a row is to be looked at again when another changes: one row, or any of a table.
+pub(crate) fn wait_for(
+    conn: &Connection,
+    (on_table, on_entity): (u32, Option<&str>),
+    (table_no, entity_id): (u32, &str),
+) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_WAIT (on_table, on_entity, table_no, entity_id) VALUES (?1, ?2, ?3, ?4)";
+    conn.prepare_cached(sql)?.execute((on_table, on_entity.unwrap_or(ANY), table_no, entity_id))?;
+    Ok(())
+}
+
+/// Forgets what a row waits for: it is being looked at.
+pub(crate) fn clear_waits(conn: &Connection, table_no: u32, entity_id: &str) -> Result<()> {
+    let sql = "DELETE FROM ZV_WAIT WHERE table_no = ?1 AND entity_id = ?2";
+    conn.prepare_cached(sql)?.execute((table_no, entity_id))?;
+    Ok(())
+}
+
+/// The rows that wait for a row, or for any of its table.
+pub(crate) fn waiting_for(conn: &Connection, table_no: u32, entity_id: &str) -> Result<Vec<(u32, String)>> {
+    let sql = "SELECT table_no, entity_id FROM ZV_WAIT WHERE on_table = ?1 AND on_entity IN (?2, ?3)";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map((table_no, entity_id, ANY), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+pub(crate) fn any_waits(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ZV_WAIT)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}

@@ -1,0 +1,113 @@
+//! What a `CREATE INDEX` says that SQLite's pragmas do not: its expressions and its WHERE clause, as text. Runs nothing.
+
+use super::{Token, Tokens};
+
+/// The text of an index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct IndexSql {
+    /// Its parts in order, without collation and direction.
+    pub(crate) parts: Vec<String>,
+    /// The condition on the rows that are in it.
+    pub(crate) predicate: Option<String>,
+    /// Every name that it mentions, in lower case.
+    pub(crate) names: Vec<String>,
+}
+
+impl IndexSql {
+    /// Reads the statement as `sqlite_schema.sql` holds it (<https://sqlite.org/lang_createindex.html>); `None` if it is none.
+    pub(crate) fn read(sql: &str) -> Option<Self> {
+        let tokens = spans(sql);
+        let on = tokens.iter().position(|(token, _, _)| is_word(token, "on"))?;
+        let open = on + 2;
+        (tokens.get(open)?.0 == Token::Open).then_some(())?;
+        let close = closing(&tokens, open)?;
+        let mut parts = Vec::new();
+        let mut from = open + 1;
+        for at in open + 1..=close {
+            if at == close || (is_comma(&tokens[at], sql) && depth(&tokens[open + 1..at]) == 0) {
+                parts.push(part(sql, &tokens[from..at])?);
+                from = at + 1;
+            }
+        }
+        let predicate = tokens.get(close + 1).filter(|(token, _, _)| is_word(token, "where"));
+        let predicate = predicate.map(|(_, _, end)| sql[*end..].trim_end_matches([';', ' ', '\n']).trim().to_owned());
+        let names = tokens[open..].iter().filter_map(|(token, _, _)| token.name()).collect();
+        Some(Self { parts, predicate, names })
+    }
+}
+
+/// A token and the bytes that it takes.
+type Span<'a> = (Token<'a>, usize, usize);
+
+fn spans(sql: &str) -> Vec<Span<'_>> {
+    let mut tokens = Tokens::new(sql);
+    let mut spans = Vec::new();
+    while let Some(token) = tokens.next() {
+        let end = sql.len() - tokens.rest().len();
+        let start = spans.last().map_or(0, |(_, _, end)| *end);
+        // Spaces and comments before a token are cut with it.
+        spans.push((token, start, end));
+    }
+    spans
+}
+
+fn is_word(token: &Token<'_>, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
+}
+
+fn is_comma(span: &Span<'_>, sql: &str) -> bool {
+    span.0 == Token::Other && sql[span.1..span.2].ends_with(',')
+}
+
+fn depth(tokens: &[Span<'_>]) -> i32 {
+    tokens.iter().fold(0, |depth, (token, _, _)| match token {
+        Token::Open => depth + 1,
+        Token::Close => depth - 1,
+        _ => depth,
+    })
+}
+
+fn closing(tokens: &[Span<'_>], open: usize) -> Option<usize> {
+    (open..tokens.len()).find(|at| depth(&tokens[open..=*at]) == 0)
+}
+
+/// A part without what follows its expression: `COLLATE name`, `ASC`, `DESC`.
+fn part(sql: &str, mut tokens: &[Span<'_>]) -> Option<String> {
+    loop {
+        match tokens {
+            [rest @ .., (last, _, _)] if is_word(last, "asc") || is_word(last, "desc") => tokens = rest,
+            [rest @ .., (word, _, _), _] if is_word(word, "collate") && depth(rest) == 0 => tokens = rest,
+            _ => break,
+        }
+    }
+    let (first, last) = (tokens.first()?, tokens.last()?);
+    Some(sql[first.1..last.2].trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(sql: &str) -> (Vec<String>, Option<String>) {
+        let index = IndexSql::read(sql).unwrap();
+        (index.parts, index.predicate)
+    }
+
+    #[test]
+    fn parts_and_predicate() {
+        let sql = "CREATE UNIQUE INDEX \"on (x\" ON [t,(] ( a collate nocase DESC, lower(b || ',)') , \"c d\", substr(e, 1, 2) COLLATE RTRIM ) \n WHERE f IS NOT NULL AND (g > 1)";
+        let (parts, predicate) = read(sql);
+        assert_eq!(parts, ["a", "lower(b || ',)')", "\"c d\"", "substr(e, 1, 2)"]);
+        assert_eq!(predicate.as_deref(), Some("f IS NOT NULL AND (g > 1)"));
+        assert_eq!(read("CREATE INDEX i ON t(a)"), (vec!["a".to_owned()], None));
+        assert!(IndexSql::read(sql).unwrap().names.contains(&"g".to_owned()));
+    }
+
+    #[test]
+    fn what_is_no_index_is_none() {
+        for sql in ["", "CREATE TABLE t (a)", "CREATE INDEX i ON t", "CREATE INDEX i ON t (a", "CREATE INDEX i ON t ()"]
+        {
+            assert_eq!(IndexSql::read(sql), None, "{sql}");
+        }
+    }
+}

@@ -1,0 +1,361 @@
+//! A row by itself: whether it breaks a rule alone, and which unique values it claims, found by putting it into an empty copy
+//! of its table. Owns those copies, each in a database of its own in memory; reads the schema of the user's.
+
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
+
+use crate::changelog::{References, Tracked, referred, to_local};
+use crate::db::{Ident, IndexSql, Table, Unique, bind_value, list, read_value, same_name};
+use crate::error::{Error, Result};
+use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
+
+/// The empty copy of a table, and its unique constraints beyond what identifies its rows.
+#[derive(Debug)]
+pub(crate) struct Trial {
+    conn: Connection,
+    table: String,
+    insert: String,
+    has_local: bool,
+    /// By the key's columns and by the others: the tables that they refer to by local integers.
+    key_targets: Vec<Option<u32>>,
+    targets: Vec<Option<u32>>,
+    rules: Vec<Rule>,
+}
+
+/// A constraint that no two shown rows may break.
+#[derive(Debug)]
+struct Rule {
+    name: String,
+    parts: Vec<Part>,
+    predicate: Option<String>,
+    /// The columns whose newest write dates a claim, by their place among the recorded ones.
+    dated_by: Vec<usize>,
+}
+
+#[derive(Debug)]
+struct Part {
+    sql: String,
+    collation: String,
+    /// Where the part is a reference by local integers: the parent's table, and where its value is found.
+    reference: Option<(u32, Place)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Key(usize),
+    Column(usize),
+}
+
+/// A unique value that a row claims.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct RowClaim {
+    pub(crate) rule: usize,
+    /// The value in one form for all that the constraint holds equal.
+    pub(crate) value: Vec<u8>,
+    /// The value's parts; references as the log has them.
+    pub(crate) parts: Vec<Value>,
+    pub(crate) id: ChangeId,
+}
+
+impl Trial {
+    pub(crate) fn new(conn: &Connection, references: &References, tracked: &Tracked, shape: &Table) -> Result<Self> {
+        let source = &tracked.source;
+        let copy = Connection::open_in_memory()?;
+        let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+        let create: Option<String> = conn.prepare_cached(sql)?.query_row([&shape.name], |row| row.get(0)).optional()?;
+        let create = create.ok_or_else(|| Error::schema(format!("{} is gone", shape.name)))?;
+        copy.pragma_update(None, "foreign_keys", false)?;
+        copy.execute_batch(&create)?;
+        let columns: Vec<&String> = source.columns.iter().filter(|name| shape.column(name).is_some()).collect();
+        let names = source.lead().chain(columns.iter().map(|name| name.as_str())).map(Ident);
+        let (names, count) = (list(names), source.lead_len() + columns.len());
+        let marks = list((1..=count).map(|n| format!("?{n}")));
+        let target = |name: &&String| references.target(source.table_no, name);
+        let mut trial = Self {
+            insert: format!("INSERT INTO {} ({names}) VALUES ({marks})", Ident(&shape.name)),
+            table: shape.name.clone(),
+            has_local: source.local.is_some(),
+            key_targets: source.key.iter().map(|name| target(&name)).collect(),
+            targets: columns.iter().map(target).collect(),
+            rules: Vec::new(),
+            conn: copy,
+        };
+        for unique in &shape.uniques {
+            trial.rules.extend(trial.rule(conn, tracked, shape, &columns, unique)?);
+        }
+        Ok(trial)
+    }
+
+    /// `None` for what identifies rows, and for constraints of this replica alone.
+    fn rule(
+        &self,
+        conn: &Connection,
+        tracked: &Tracked,
+        shape: &Table,
+        columns: &[&String],
+        unique: &Unique,
+    ) -> Result<Option<Rule>> {
+        let source = &tracked.source;
+        let is_set = |names: &[String]| {
+            names.len() == unique.columns.len()
+                && !unique.has_expression
+                && unique.columns.iter().all(|(name, _)| names.iter().any(|other| same_name(name, other)))
+        };
+        if (!source.key.is_empty() && is_set(&source.key)) || is_set(source.locator()) {
+            return Ok(None);
+        }
+        let index = read_index(conn, unique)?;
+        let mentions = |name: &String| match &index {
+            Some(index) => index.names.iter().any(|other| same_name(other, name)),
+            None => unique.columns.iter().any(|(other, _)| same_name(other, name)),
+        };
+        if tracked.excluded.iter().any(mentions) {
+            return Ok(None);
+        }
+        let texts: Vec<String> = match &index {
+            Some(index) => index.parts.clone(),
+            None => unique.columns.iter().map(|(name, _)| Ident(name).to_string()).collect(),
+        };
+        let collations = collations(conn, &unique.index)?;
+        let mut parts = Vec::new();
+        for (sql, (column, collation)) in texts.into_iter().zip(collations) {
+            let reference = column.as_ref().and_then(|column| self.reference(source.key.as_slice(), columns, column));
+            parts.push(Part { sql, collation, reference });
+        }
+        let mut dated_by: Vec<usize> = (0..columns.len()).filter(|at| mentions(columns[*at])).collect();
+        let known = |name: &String| shape.column(name).is_some();
+        let has_generated = match &index {
+            Some(index) => index.names.iter().any(|name| !known(name)),
+            None => !unique.columns.iter().all(|(name, _)| known(name)),
+        };
+        if has_generated {
+            // What a generated column is made of is not known: any column may date it.
+            dated_by = (0..columns.len()).collect();
+        }
+        let predicate = index.and_then(|index| index.predicate);
+        Ok(Some(Rule { name: unique.index.clone(), parts, predicate, dated_by }))
+    }
+
+    fn reference(&self, key: &[String], columns: &[&String], column: &str) -> Option<(u32, Place)> {
+        if let Some(at) = key.iter().position(|name| same_name(name, column)) {
+            return self.key_targets[at].map(|target| (target, Place::Key(at)));
+        }
+        let at = columns.iter().position(|name| same_name(name, column))?;
+        self.targets[at].map(|target| (target, Place::Column(at)))
+    }
+
+    pub(crate) fn has_rules(&self) -> bool {
+        !self.rules.is_empty()
+    }
+
+    pub(crate) fn rule_name(&self, rule: usize) -> &str {
+        &self.rules[rule].name
+    }
+
+    /// What a constraint is on, for people.
+    pub(crate) fn rule_columns(&self, rule: usize) -> String {
+        list(self.rules[rule].parts.iter().map(|part| part.sql.trim_matches('"')))
+    }
+
+    pub(crate) fn part_target(&self, rule: usize, part: usize) -> Option<u32> {
+        self.rules[rule].parts[part].reference.map(|(target, _)| target)
+    }
+
+    /// The condition on rows that have the value of a claim, its parts as parameters.
+    pub(crate) fn same_value_sql(&self, rule: usize) -> String {
+        let rule = &self.rules[rule];
+        let same = rule.parts.iter().enumerate().map(|(n, part)| {
+            // The expression as the index has it, so that the index serves.
+            format!("{} COLLATE {} = ?{}", part.sql, Ident(&part.collation), n + 1)
+        });
+        let predicate = rule.predicate.iter().map(|predicate| format!("({predicate})"));
+        same.chain(predicate).collect::<Vec<_>>().join(" AND ")
+    }
+
+    /// What a row claims, whose key and columns are given as the log has them; SQLite's error where it breaks a rule by itself.
+    pub(crate) fn claims(
+        &self,
+        conn: &Connection,
+        key: &[Value],
+        columns: &[Value],
+        ids: &[Option<ChangeId>],
+        registers: &Registers,
+    ) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
+        let mut row: Vec<Value> = self.has_local.then_some(Value::Integer(1)).into_iter().collect();
+        for (value, target) in key.iter().zip(&self.key_targets).chain(columns.iter().zip(&self.targets)) {
+            row.push(match target {
+                // Where the parent is not here, any integer will do: it is compared by the parent's id.
+                Some(parent_no) => to_local(conn, *parent_no, value)?.unwrap_or(Value::Integer(1)),
+                None => value.clone(),
+            });
+        }
+        let written = self.conn.prepare_cached(&self.insert)?.execute(params_from_iter(row.iter().map(bind_value)));
+        if let Err(error) = written {
+            return Ok(Err(error));
+        }
+        let claims = self.read(key, columns, ids, registers);
+        self.conn.prepare_cached(&format!("DELETE FROM {}", Ident(&self.table)))?.execute([])?;
+        claims.map(Ok)
+    }
+
+    fn read(
+        &self,
+        key: &[Value],
+        columns: &[Value],
+        ids: &[Option<ChangeId>],
+        registers: &Registers,
+    ) -> Result<Vec<RowClaim>> {
+        let mut claims = Vec::new();
+        for (rule_no, rule) in self.rules.iter().enumerate() {
+            let predicate = rule.predicate.as_ref().map_or(String::new(), |text| format!(" WHERE {text}"));
+            let sql = format!(
+                "SELECT {} FROM {}{predicate}",
+                list(rule.parts.iter().map(|part| &part.sql)),
+                Ident(&self.table)
+            );
+            let mut statement = self.conn.prepare_cached(&sql)?;
+            let mut rows = statement.query([])?;
+            let Some(row) = rows.next()? else { continue };
+            let (mut parts, mut bytes) = (Vec::new(), Vec::new());
+            let mut is_null = false;
+            for (n, part) in rule.parts.iter().enumerate() {
+                let value = match part.reference {
+                    Some((_, Place::Key(at))) => key[at].clone(),
+                    Some((_, Place::Column(at))) => columns[at].clone(),
+                    None => read_value(row.get_ref(n)?),
+                };
+                is_null |= matches!(value, Value::Null);
+                match part.reference {
+                    Some(_) => put_text(&mut bytes, referred(&value).unwrap_or_default().as_bytes()),
+                    None => put_value(&mut bytes, &value, &part.collation),
+                }
+                parts.push(value);
+            }
+            // NULLs are all different to SQLite (<https://sqlite.org/nulls.html>).
+            if !is_null {
+                claims.push(RowClaim { rule: rule_no, value: bytes, parts, id: dated(rule, ids, registers)? });
+            }
+        }
+        Ok(claims)
+    }
+}
+
+/// When a row took what a constraint is on: the newest write of its columns, or the delete that the row outlived; a row
+/// of which no such column was ever written took it when it was made.
+fn dated(rule: &Rule, ids: &[Option<ChangeId>], registers: &Registers) -> Result<ChangeId> {
+    let written = rule.dated_by.iter().filter_map(|at| ids[*at]).max();
+    let first = registers.iter().filter(|(column, _)| *column != DELETED_COLUMN).map(|(_, r)| r.id).min();
+    let outlived = registers.get(DELETED_COLUMN).map(|register| register.id);
+    let deleted = registers.get(DELETED_COLUMN).filter(|register| register.deleted).map(|register| register.id);
+    written
+        .or(first)
+        .or(outlived)
+        .max(deleted)
+        .ok_or_else(|| Error::corrupt("a row that nobody wrote claims a unique value"))
+}
+
+/// The text of an index that a statement made; a constraint of the table has none.
+fn read_index(conn: &Connection, unique: &Unique) -> Result<Option<IndexSql>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1 AND sql IS NOT NULL";
+    let text: Option<String> = conn.prepare_cached(sql)?.query_row([&unique.index], |row| row.get(0)).optional()?;
+    Ok(text.as_deref().and_then(IndexSql::read))
+}
+
+/// For each part of an index the column, where it is one, and the collation.
+fn collations(conn: &Connection, index: &str) -> Result<Vec<(Option<String>, String)>> {
+    let sql = "SELECT name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map([index], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Appends a value in a form that is the same for all that SQLite holds equal: numbers by their value, text by its collation
+/// (<https://sqlite.org/datatype3.html>, sections 4 and 7).
+fn put_value(bytes: &mut Vec<u8>, value: &Value, collation: &str) {
+    match value {
+        Value::Null => bytes.push(0),
+        Value::Integer(n) => put_integer(bytes, *n),
+        Value::Real(r) => match exact_integer(*r) {
+            Some(n) => put_integer(bytes, n),
+            None => {
+                bytes.push(2);
+                bytes.extend_from_slice(&r.to_bits().to_be_bytes());
+            }
+        },
+        Value::Text(text) if same_name(collation, "NOCASE") => put_text(bytes, &text.to_ascii_lowercase()),
+        Value::Text(text) if same_name(collation, "RTRIM") => put_text(bytes, without_end_spaces(text)),
+        Value::Text(text) => put_text(bytes, text),
+        Value::Blob(blob) => put_sized(bytes, 4, blob),
+    }
+}
+
+fn put_integer(bytes: &mut Vec<u8>, n: i64) {
+    bytes.push(1);
+    bytes.extend_from_slice(&n.to_be_bytes());
+}
+
+fn put_text(bytes: &mut Vec<u8>, text: &[u8]) {
+    put_sized(bytes, 3, text);
+}
+
+fn put_sized(bytes: &mut Vec<u8>, class: u8, content: &[u8]) {
+    bytes.push(class);
+    bytes.extend_from_slice(&(content.len() as u64).to_be_bytes());
+    bytes.extend_from_slice(content);
+}
+
+/// The integer that a real is equal to.
+fn exact_integer(real: f64) -> Option<i64> {
+    let fits = real.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&real);
+    fits.then_some(real as i64)
+}
+
+/// RTRIM ignores spaces at the end, and no other white space.
+fn without_end_spaces(text: &[u8]) -> &[u8] {
+    let end = text.iter().rposition(|byte| *byte != b' ').map_or(0, |at| at + 1);
+    &text[..end]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(value: &Value, collation: &str) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        put_value(&mut bytes, value, collation);
+        bytes
+    }
+
+    #[test]
+    fn what_sqlite_holds_equal_has_one_form() {
+        let values = [
+            Value::Integer(1),
+            Value::Real(1.0),
+            Value::Real(1.5),
+            Value::Integer(i64::MAX),
+            Value::Real(9_223_372_036_854_775_808.0),
+            Value::Integer(1 << 53),
+            Value::Real((1_u64 << 53) as f64),
+            Value::Integer((1 << 53) + 1),
+            Value::Real(0.0),
+            Value::Real(-0.0),
+            Value::text("a"),
+            Value::text("A"),
+            Value::text("a "),
+            Value::text("a\t"),
+            Value::text(""),
+            Value::Blob(vec![b'a']),
+            Value::Blob(vec![]),
+        ];
+        let conn = Connection::open_in_memory().unwrap();
+        for collation in ["BINARY", "NOCASE", "RTRIM"] {
+            let sql = format!("SELECT ?1 = ?2 COLLATE {collation}");
+            for a in &values {
+                for b in &values {
+                    let parameters = [a, b].map(bind_value);
+                    let equal: bool = conn.query_row(&sql, params_from_iter(parameters), |row| row.get(0)).unwrap();
+                    assert_eq!(form(a, collation) == form(b, collation), equal, "{a:?} {b:?} {collation}");
+                }
+            }
+        }
+    }
+}
