@@ -13,3 +13,6 @@ CREATE TABLE ZV_EPOCH (
 	file BLOB,
 	PRIMARY KEY (remote_no, epoch)
 ) WITHOUT ROWID;
+
+-- The epoch under which a pack is sealed: compaction moves what is sealed under an older one to the current one.
+ALTER TABLE ZV_PACK ADD COLUMN epoch BLOB;

@@ -27,5 +27,5 @@ pub use remote::{Remote, RemoteOptions, Traffic};
 pub use replica::{Replica, TrackOptions};
 pub use report::*;
 pub use seal::{Lock, Recipient, Secret};
-pub use sync::{Join, RemoteLayout as Layout, Settings, SyncOptions};
+pub use sync::{CompactOptions, Join, RemoteLayout as Layout, Settings, SyncOptions};
 pub use world::World;

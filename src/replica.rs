@@ -16,10 +16,11 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::remote::Remote;
 use crate::report::{
-    Conflict, Held, KeysReport, LogEntry, Phase, Progress, Status, SyncReport, TrackReport, VerifyReport,
+    CompactReport, Conflict, Held, KeysReport, LogEntry, Phase, Progress, RemoteSurvey, Status, SyncReport,
+    TrackReport, VerifyReport,
 };
 use crate::seal::{Lock, Recipient};
-use crate::sync::{self, Session, SyncOptions};
+use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use crate::{Settings, history, status, verify};
 
 /// One SQLite database with a change log. Cheap to clone; clones share the connection.
@@ -267,6 +268,25 @@ impl Replica {
     /// holds the database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
     pub async fn sync(&self, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
         sync::sync(&self.session, remote, options).await
+    }
+
+    /// Packs what has piled up on a remote, and removes what packs written earlier hold. It changes nothing of what replicas
+    /// see, costs no other replica anything, and may run anywhere at any time; nothing waits for it.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Remote`] if the remote does not answer or refuses, or this replica has not synced there yet.
+    pub async fn compact(&self, remote: &Remote, options: &CompactOptions) -> Result<CompactReport> {
+        sync::compact(&self.session, remote, options).await
+    }
+
+    /// What lies on a remote, what listing it costs and what compaction would save; and this machine's clock against the store's.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Remote`] if the remote does not answer or refuses.
+    pub async fn survey(&self, remote: &Remote) -> Result<RemoteSurvey> {
+        sync::survey(&self.session, remote).await
     }
 
     /// Makes a new replica, with its tables, from a remote alone. Interrupted, the same call goes on.

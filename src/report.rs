@@ -30,6 +30,8 @@ pub struct SyncReport {
     pub redated: u64,
     /// Files that had gone missing from the remote and were put back.
     pub healed: u64,
+    /// Whether so much has piled up that a compaction is worth its while.
+    pub compaction_due: bool,
     /// What else the user should know, a sentence each.
     pub notices: Vec<String>,
     /// Requests made.
@@ -38,6 +40,68 @@ pub struct SyncReport {
     pub bytes_in: u64,
     /// Bytes sent in objects.
     pub bytes_out: u64,
+    /// How long it took, in milliseconds.
+    pub elapsed_ms: u64,
+}
+
+/// What lies on a remote.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RemoteSurvey {
+    /// Loose files: changes in a file each.
+    pub loose_files: u64,
+    /// Their bytes.
+    pub loose_bytes: u64,
+    /// Packs.
+    pub packs: u64,
+    /// Their bytes.
+    pub pack_bytes: u64,
+    /// Packs that this replica has not looked into yet.
+    pub unknown_packs: u64,
+    /// Objects in all, table definitions and the like included.
+    pub objects: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// How many objects compaction would leave, once what it replaces is removed.
+    pub objects_compacted: u64,
+    /// Requests that list the remote in a bucket, where a page holds 1,000 names: what an idle sync costs.
+    pub list_requests: u64,
+    /// The same after compaction.
+    pub list_requests_compacted: u64,
+    /// By how many milliseconds this machine's clock is ahead of the store's; nothing where that cannot be told.
+    pub clock_skew_ms: Option<i64>,
+    /// Requests made to find this out.
+    pub requests: RequestCounts,
+}
+
+/// What a compaction did, or would do.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+#[non_exhaustive]
+pub struct CompactReport {
+    /// The remote, without secrets.
+    pub remote: String,
+    /// Whether nothing was done and the rest says what would be.
+    pub dry_run: bool,
+    /// Loose files whose changes went into new packs.
+    pub packed_files: u64,
+    /// Packs whose changes did.
+    pub joined_packs: u64,
+    /// Changes in the new packs.
+    pub changes: u64,
+    /// New packs.
+    pub written_packs: u64,
+    /// Their bytes.
+    pub bytes_written: u64,
+    /// Loose files removed, as packs hold their changes.
+    pub removed_files: u64,
+    /// Packs removed, as packs of greater names hold their changes.
+    pub removed_packs: u64,
+    /// Loose files and packs that a later compaction will remove, once their grace time is over.
+    pub unripe: u64,
+    /// What is wrong, a sentence each.
+    pub problems: Vec<String>,
+    /// Requests made.
+    pub requests: RequestCounts,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
 }

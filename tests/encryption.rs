@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use common::shared_folder::*;
 use common::*;
-use zvon::{ErrorKind, Layout, Lock, Recipient, Remote, Replica, Secret, Settings, SyncOptions};
+use zvon::{CompactOptions, ErrorKind, Layout, Lock, Recipient, Remote, Replica, Secret, Settings, SyncOptions};
 
 const TABLES: &str = "CREATE TABLE patient (id TEXT PRIMARY KEY, diagnosis TEXT, photo BLOB)";
 
@@ -41,7 +41,7 @@ impl Encrypted {
     /// Every object, with its name below the base path.
     fn objects(&self) -> Vec<(String, PathBuf)> {
         let mut objects = Vec::new();
-        for folder in ["changes", "identity", "keys", "layout", "schemas"] {
+        for folder in ["changes", "identity", "keys", "layout", "packs", "schemas"] {
             for file in self.folder.files(folder) {
                 objects.push((format!("{folder}/{}", file.file_name().unwrap().to_str().unwrap()), file));
             }
@@ -234,7 +234,8 @@ async fn tampered_renamed_swapped_truncated_and_foreign_objects_are_refused() {
     let (_, schema) = remote.objects().into_iter().find(|(name, _)| name.starts_with("schemas/")).unwrap();
     let mut flipped = one.clone();
     *flipped.last_mut().unwrap() ^= 1;
-    let cases: [(&str, Vec<(PathBuf, Vec<u8>)>, usize, &str); 6] = [
+    type Spoilt = Vec<(PathBuf, Vec<u8>)>;
+    let cases: [(&str, Spoilt, usize, &str); 6] = [
         ("tampered", vec![(files[0].clone(), flipped)], 1, "its seal is broken"),
         ("truncated", vec![(files[1].clone(), two[..two.len() - 1].to_vec())], 1, "its seal is broken"),
         ("swapped", vec![(files[0].clone(), two.clone()), (files[1].clone(), one.clone())], 2, "its seal is broken"),
@@ -388,4 +389,108 @@ async fn encrypting_again_changes_nothing_and_wants_the_key() {
     assert_eq!(error.kind(), ErrorKind::Key);
     assert_eq!(remote.bytes(), there);
     assert_eq!(a.keys(&fresh_remote()).await.unwrap_err().kind(), ErrorKind::Key);
+}
+
+/// Writes enough rows that a push makes a pack of them, with values that do not compress.
+fn insert_many(replica: &Replica, prefix: &str, rows: u32) {
+    let sql = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < ?2)
+               INSERT INTO patient SELECT ?1 || i, 'measles', randomblob(600) FROM n";
+    replica.connection().execute(sql, (prefix, rows)).unwrap();
+}
+
+fn compacting(replica: Replica) -> Replica {
+    let mut settings = Settings::default();
+    settings.compaction_grace = Some(std::time::Duration::ZERO);
+    replica.with_settings(settings)
+}
+
+#[tokio::test]
+async fn packs_are_sealed_whole_and_read_in_parts() {
+    let (remote, a) = Encrypted::with_rows().await;
+    insert_many(&a, "p", 5_000);
+    sync(&a, &remote.remote()).await;
+    let packs = remote.folder.files("packs");
+    assert_eq!(packs.len(), 1);
+    let bytes = fs::read(&packs[0]).unwrap();
+    assert!(bytes.starts_with(b"ZVS\x01") && bytes.len() > 2 << 20);
+    assert!(!contains(&bytes, "ZVPACK") && !contains(&bytes, "measles"));
+    let b = replica(TABLES).await;
+    assert_eq!(sync(&b, &remote.remote()).await.pulled, 5_002);
+    assert_eq!(table(&b, "patient"), table(&a, "patient"));
+    assert_verified(&b, &remote.remote()).await;
+    // Who has most of a pack asks for its header first, and then for what is lacking.
+    let c = replica(TABLES).await;
+    let copy = Encrypted { folder: remote.folder.copy(), key: remote.key.clone() };
+    sync(&c, &copy.remote()).await;
+    run(&c, "INSERT INTO patient VALUES ('late', 'gout', NULL)");
+    sync(&c, &copy.remote()).await;
+    let d = compacting(replica(TABLES).await);
+    sync(&d, &copy.remote()).await;
+    d.compact(&copy.remote(), &CompactOptions::default()).await.unwrap();
+    let idle = sync(&b, &copy.remote()).await;
+    assert_eq!(idle.pulled, 1, "{idle:?}");
+    assert_eq!(table(&b, "patient"), table(&d, "patient"));
+}
+
+#[tokio::test]
+async fn a_pack_that_was_tampered_with_is_refused_whole() {
+    let (remote, a) = Encrypted::with_rows().await;
+    insert_many(&a, "p", 1_000);
+    sync(&a, &remote.remote()).await;
+    let pack = remote.folder.files("packs").remove(0);
+    let whole = fs::read(&pack).unwrap();
+    for at in [0, 3, 10, 30, 40, whole.len() / 2, whole.len() - 1] {
+        let mut spoilt = whole.clone();
+        spoilt[at] ^= 1;
+        fs::write(&pack, &spoilt).unwrap();
+        let b = replica(TABLES).await;
+        let report = sync(&b, &remote.remote()).await;
+        assert_eq!(report.newly_rejected.len(), 1, "byte {at}: {report:?}");
+        let reason = &report.newly_rejected[0].reason;
+        assert!(
+            ["seal is broken", "not sealed", "newer version", "not here"].iter().any(|w| reason.contains(w)),
+            "{reason}"
+        );
+    }
+    for end in [20, 36, whole.len() / 2, whole.len() - 1] {
+        fs::write(&pack, &whole[..end]).unwrap();
+        let b = replica(TABLES).await;
+        assert_eq!(sync(&b, &remote.remote()).await.newly_rejected.len(), 1, "cut at {end}");
+    }
+    fs::write(&pack, &whole).unwrap();
+    let b = replica(TABLES).await;
+    assert_eq!(sync(&b, &remote.remote()).await.pulled, 1_002);
+}
+
+#[tokio::test]
+async fn compaction_moves_what_is_sealed_under_an_old_epoch_to_the_new_one() {
+    let (remote, a) = Encrypted::with_rows().await;
+    let a = compacting(a);
+    insert_many(&a, "old", 2_000);
+    sync(&a, &remote.remote()).await;
+    let first = remote.folder.files("keys").remove(0);
+    let old = *uuid::Uuid::parse_str(first.file_stem().unwrap().to_str().unwrap()).unwrap().as_bytes();
+    a.rotate_keys(&remote.remote(), None).await.unwrap();
+    insert_many(&a, "new", 10);
+    sync(&a, &remote.remote()).await;
+    // In one run they are written anew, in the next the old ones go.
+    for _ in 0..2 {
+        a.compact(&remote.remote(), &CompactOptions::default()).await.unwrap();
+        sync(&a, &remote.remote()).await;
+    }
+    for (name, bytes) in remote.bytes() {
+        let holds_data = name.starts_with("changes/") || name.starts_with("packs/");
+        assert!(!holds_data || bytes[4..20] != old, "{name} is sealed under the old epoch");
+    }
+    assert_eq!(remote.folder.files("packs").len(), 1);
+    assert!(remote.folder.changes().is_empty());
+    let idle = a.compact(&remote.remote(), &CompactOptions::default()).await.unwrap();
+    assert_eq!((idle.written_packs, idle.removed_packs), (0, 0), "what is moved stays");
+    let b = replica(TABLES).await;
+    assert_eq!(sync(&b, &remote.remote()).await.pulled, 2_012);
+    assert_verified(&b, &remote.remote()).await;
+    assert_verified(&a, &remote.remote()).await;
+    // Without the key, nobody compacts either.
+    let error = a.compact(&remote.folder.remote(), &CompactOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Key);
 }

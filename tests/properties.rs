@@ -9,6 +9,7 @@ mod writes;
 use std::collections::BTreeMap;
 
 use common::dated_store::DatedStore;
+use common::packs::unpack;
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::{assert_verified, keyed};
 use model::{Cell, ChangeFile, Model};
@@ -203,11 +204,16 @@ async fn play(ahead: &[u64], in_file: usize, seeds: &[Vec<Write>], steps: &[Step
     }
     converge(&peers, &remote).await;
 
-    let files = store.objects("changes").await;
-    let changes: Vec<ChangeFile> = files.iter().map(|(_, bytes)| ChangeFile::read(bytes)).collect();
-    for ((name, _), change) in files.iter().zip(&changes) {
-        assert_eq!(*name, format!("changes/{}.msgpack", change.id));
+    // What lies there, loose or packed; the same change may lie in several places.
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+    for (name, bytes) in store.objects("changes").await {
+        files.insert(name["changes/".len()..].trim_end_matches(".msgpack").to_owned(), bytes.to_vec());
     }
+    for (_, bytes) in store.objects("packs").await {
+        files.extend(unpack(&bytes));
+    }
+    let changes: Vec<ChangeFile> = files.values().map(|bytes| ChangeFile::read(bytes)).collect();
+    assert!(files.keys().zip(&changes).all(|(id, change)| *id == change.id));
     let model = Model::fold(changes);
     for (n, peer) in peers.iter().enumerate() {
         for table in FREE.iter().chain(&FAMILY) {

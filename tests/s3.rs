@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use common::*;
 use s3_server::S3Server;
-use zvon::{Error, ErrorKind, Remote, RemoteOptions, Replica, SyncOptions, Traffic};
+use zvon::{Error, ErrorKind, Layout, Remote, RemoteOptions, Replica, SyncOptions, Traffic};
 
 const NOTES: &str = "CREATE TABLE note (id INTEGER PRIMARY KEY, body TEXT)";
 
@@ -114,7 +114,9 @@ async fn more_than_a_page_of_changes_is_listed_whole() {
     let server = S3Server::start(&["bucket"]).unwrap();
     let (a, b, remote) = (replica(NOTES).await, replica(NOTES).await, open(&server, &hurried()));
     insert(&a, 1_050);
-    assert_eq!(sync(&a, &remote).await.pushed, 1_050);
+    let mut as_files = SyncOptions::default();
+    as_files.layout = Some(Layout::Files);
+    assert_eq!(a.sync(&remote, &as_files).await.unwrap().pushed, 1_050);
     let report = sync(&b, &remote).await;
     assert_eq!((report.pulled, report.merged), (1_050, 1_050));
     assert_eq!((report.requests.list, report.requests.put), (2, 0));
@@ -168,9 +170,11 @@ async fn a_server_that_dies_during_a_push_loses_nothing() {
     let mut server = S3Server::start(&["bucket"]).unwrap();
     let (a, b, remote) = (replica(NOTES).await, replica(NOTES).await, open(&server, &hurried()));
     insert(&a, 300);
+    let mut as_files = SyncOptions::default();
+    as_files.layout = Some(Layout::Files);
     for uploads in [0, 1, 100] {
         server.dies_after_uploads(uploads);
-        let error = refused(&a, &remote).await;
+        let error = a.sync(&remote, &as_files).await.unwrap_err();
         assert_eq!(error.kind(), ErrorKind::Remote);
         let words = ["cannot be reached", "does not answer"];
         assert!(words.iter().any(|words| error.to_string().contains(words)), "{error}");

@@ -1,7 +1,12 @@
-"""Prints the tables of a remote laid out as files, written from docs/format.md alone: python3 zvon_reader.py FOLDER"""
-import json, math, pathlib, re, struct, sys
+"""Prints the tables of a remote, from loose files and packs, written from docs/format.md alone: python3 zvon_reader.py FOLDER"""
+import hashlib, io, json, math, pathlib, re, struct, subprocess, sys, uuid
+try: from compression.zstd import decompress   # Python 3.14; below, the zstandard module or else the zstd command
+except ImportError:
+    try: from zstandard import ZstdDecompressor; decompress = lambda data: ZstdDecompressor().decompress(data)
+    except ImportError: decompress = lambda data: subprocess.run(["zstd", "-dcq"], input=data, stdout=subprocess.PIPE, check=True).stdout
 
-NAME = re.compile(r"([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})\.msgpack")
+ID = "([0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12})"
+NAME, PACK = re.compile(ID + r"\.msgpack"), re.compile(ID + r"\.pack")
 NUMBERS = dict(zip(range(0xCA, 0xD4), "fdBHIQbhiq"))
 SIZED = {head: ("BHI"[n % 3], "bes"[n // 3]) for n, head in enumerate([*range(0xC4, 0xCA), 0xD9, 0xDA, 0xDB])}
 SIZED |= {0xC1: ("", "never used"), 0xDC: ("H", "a"), 0xDD: ("I", "a"), 0xDE: ("H", "m"), 0xDF: ("I", "m")}
@@ -47,11 +52,33 @@ def read(name, file):
     need(len({lower(f) for f, _ in fields}) == len(fields), "two fields have one name")
     need(not any(isinstance(v, list) or isinstance(v, int) and v >> 63 > 0 for _, v in fields), "a value is none of a column's")
     return [((lower(table), entity), lower(f), (name, f, v)) for f, v in fields]
+def unpack(file):   # the ids and files of a pack's changes
+    start = take(file, 28)
+    need(start[:12] == b"\x89ZVPACK\n\1\1\0\0", "it is no pack of this version")
+    n, b, i, x = struct.unpack(">IIII", start[12:])
+    need(0 < n <= 100_000 and 0 < b <= n and i <= 16 * n + 1024 and x <= 1 << 20, "a number is outside its range")
+    rest = take(file, 44 * b + i + x)
+    need(take(file, 32) == hashlib.sha256(start + rest).digest(), "the header's checksum is wrong")
+    blocks = [struct.unpack(">III32s", rest[44 * k:44 * k + 44]) for k in range(b)]
+    flat = decompress(rest[44 * b:44 * b + i])
+    ids = [flat[k:k + 16] for k in range(0, len(flat), 16)]
+    need(len(flat) == 16 * n == 16 * sum(block[0] for block in blocks) and ids == sorted(set(ids)), "the ids are not right")
+    names = iter([str(uuid.UUID(bytes=id)) for id in ids])
+    for records, stored, raw, checksum in blocks:
+        need(hashlib.sha256(data := take(file, stored)).digest() == checksum, "a block's checksum is wrong")
+        block = io.BytesIO(data := decompress(data))
+        need(len(data) == raw, "a block has another length")
+        yield from [(next(names), io.BytesIO(take(block, number(block, "I")))) for _ in range(records)]
+        need(block.read() == b"", "a block's records do not end where it does")
+    need(file.read() == b"", "bytes follow its end")
+def writes(path):
+    if name := NAME.fullmatch(path.name): yield from read(name[1], path.open("rb"))
+    if PACK.fullmatch(path.name): yield from (write for id, file in unpack(path.open("rb")) for write in read(id, file))
 rows, tables = {}, {}
-for path in sorted(pathlib.Path(sys.argv[1], "changes").iterdir()):   # in the order of ids: the last write of a column wins
+for path in sorted(path for folder in ("changes", "packs") for path in pathlib.Path(sys.argv[1], folder).glob("*")):
     try:
-        for row, column, write in read(name[1], path.open("rb")) if (name := NAME.fullmatch(path.name)) else ():
-            rows.setdefault(row, {})[column] = write
+        for row, column, write in list(writes(path)):   # the write of the greatest id wins
+            if write[0] >= rows.setdefault(row, {}).setdefault(column, write)[0]: rows[row][column] = write
     except ValueError as why: print(f"{path.name} is refused: {why}", file=sys.stderr)
 for (table, entity), row in rows.items():
     newest, deleted = max(row.values(), key=lambda write: write[0])[0], row.get("zv_deleted", ("", "", 0))

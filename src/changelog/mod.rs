@@ -6,6 +6,7 @@ mod held;
 mod identity;
 mod log;
 mod names;
+mod placed;
 mod read;
 mod redate;
 mod remotes;
@@ -22,6 +23,10 @@ pub(crate) use identity::{
 };
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
+pub(crate) use placed::{
+    Covered, NewPack, PackRow, Places, complete_pack, each_loose, forget_loose, forget_pack, forget_places, list_packs,
+    lose, lose_packed, lost, pack_ids, regain, remember_pack, set_covered,
+};
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
 pub(crate) use untranslated::{
@@ -32,8 +37,8 @@ pub(crate) use untranslated::{
 pub(crate) use redate::redate;
 pub(crate) use remotes::{
     Definition, Kept, LayoutRow, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities,
-    list_remotes, newest_definition, refused_files, remember_definition, remember_identity, remember_refused,
-    remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
+    list_remotes, newest_definition, pushed_seq, refused_files, remember_definition, remember_identity,
+    remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
 pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for};

@@ -43,6 +43,19 @@ pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+impl RemoteRow {
+    /// Whether every change is to lie in a file of its own there.
+    pub(crate) fn is_laid_out_as_files(&self) -> bool {
+        self.layout == "files"
+    }
+}
+
+/// Up to where the log is on a remote.
+pub(crate) fn pushed_seq(conn: &Connection, remote: i64) -> Result<i64> {
+    let sql = "SELECT pushed_seq FROM ZV_REMOTE WHERE no = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([remote], |row| row.get(0))?)
+}
+
 /// Records that the log up to `seq` is on a remote.
 pub(crate) fn set_pushed(conn: &Connection, remote: i64, seq: i64) -> Result<()> {
     let sql = "UPDATE ZV_REMOTE SET pushed_seq = max(pushed_seq, ?2) WHERE no = ?1";
@@ -184,8 +197,11 @@ pub(crate) fn keep(conn: &Connection, kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// Records that a change stays here no longer.
-pub(crate) fn unkeep(conn: &Connection, id: ChangeId) -> Result<()> {
+/// Records that a change stays here no longer, and went to one remote. The others that lack it are to get it too.
+pub(crate) fn unkeep(conn: &Connection, remote: i64, id: ChangeId) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_LOST (remote_no, change_id) SELECT no, change_id FROM ZV_REMOTE \
+               JOIN ZV_KEPT ON seq <= pushed_seq WHERE no <> ?1 AND change_id = ?2";
+    conn.prepare_cached(sql)?.execute((remote, id.as_bytes()))?;
     conn.prepare_cached("DELETE FROM ZV_KEPT WHERE change_id = ?1")?.execute([id.as_bytes()])?;
     Ok(())
 }

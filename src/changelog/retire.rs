@@ -18,7 +18,7 @@ const BATCH: usize = 10_000;
 
 /// Takes back what the own backfills that never left this machine say of columns that a pulled, unmerged change writes.
 /// What the remote has under its own name, as a copy of this file pushed it, stays. Returns how many backfills went altogether.
-pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: &dyn Fn(ChangeId) -> bool) -> Result<u64> {
+pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: IsThere<'_>) -> Result<u64> {
     let made: u64 = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
     let exposed: u64 = get_metadata(conn, Metadata::ExposedBackfills)?.unwrap_or(0);
     if made <= exposed {
@@ -42,11 +42,14 @@ pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: &dyn 
     Ok(retired.gone.len() as u64)
 }
 
+/// Whether the remote has a change.
+type IsThere<'a> = &'a mut dyn FnMut(ChangeId) -> Result<bool>;
+
 /// What became of backfills.
 struct Retired<'a> {
     /// Those before this one may have left this machine.
     first: u64,
-    is_there: &'a dyn Fn(ChangeId) -> bool,
+    is_there: IsThere<'a>,
     gone: BTreeSet<ChangeId>,
     /// Those of which something was taken back.
     cut: BTreeSet<ChangeId>,
@@ -59,9 +62,14 @@ impl Retired<'_> {
         let Some(head) = read_head(conn, pulled)? else { return Ok(()) };
         let table_no = log.names.number(conn, &head.entity_type)?;
         let entity = log.entity(table_no, &head.entity_id)?;
-        let is_unseen = |id: ChangeId| id.is_backfill() && id.millis() >= self.first && !(self.is_there)(id);
-        let backfills: BTreeSet<ChangeId> =
+        let is_unseen = |id: ChangeId| id.is_backfill() && id.millis() >= self.first;
+        let mut backfills: BTreeSet<ChangeId> =
             entity.registers.iter().filter(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id).collect();
+        for id in backfills.clone() {
+            if (self.is_there)(id)? {
+                backfills.remove(&id);
+            }
+        }
         if backfills.is_empty() {
             return Ok(());
         }

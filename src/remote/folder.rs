@@ -2,12 +2,14 @@
 //! what cannot be read must not look absent. Writing is `object_store`'s, atomic and with fsync; the rest is plain `std::fs`.
 
 use std::fs::{self, File, Metadata};
-use std::io::{self, ErrorKind as IoErrorKind, Read};
+use std::io::{self, ErrorKind as IoErrorKind, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::local::LocalFileSystem;
 use object_store::path::Path as Key;
 use object_store::{ObjectStoreExt, PutPayload};
@@ -59,6 +61,51 @@ impl Folder {
             self.counters.received(bytes.len());
         }
         Ok(fetched)
+    }
+
+    /// Opens a file from a place in it on, for so many bytes or to its end.
+    pub(super) async fn body(
+        &self,
+        name: &ObjectName,
+        from: u64,
+        len: Option<u64>,
+    ) -> Result<Option<BoxStream<'static, Result<Bytes>>>> {
+        self.counters.request(Request::Get);
+        let path = self.path(name);
+        let opened = path.clone();
+        let file = blocking(move || match open_file(&opened) {
+            Ok((mut file, _)) => {
+                file.seek(SeekFrom::Start(from)).map_err(|e| cannot("read", &opened, e))?;
+                Ok(Some(file))
+            }
+            Err(e) if e.kind() == IoErrorKind::NotFound => Ok(None),
+            Err(e) => Err(cannot("read", &opened, e)),
+        })
+        .await?;
+        let Some(file) = file else { return Ok(None) };
+        let chunks = futures::stream::try_unfold((file, len.unwrap_or(u64::MAX)), move |(file, left)| {
+            let path = path.clone();
+            async move {
+                let (file, chunk) =
+                    blocking(move || read_chunk(file, left).map_err(|e| cannot("read", &path, e))).await?;
+                let left = left - chunk.len() as u64;
+                Ok((!chunk.is_empty()).then_some((chunk, (file, left))))
+            }
+        });
+        Ok(Some(chunks.boxed()))
+    }
+
+    /// Deletes files; one that is gone already is as good as deleted.
+    pub(super) async fn delete(&self, names: Vec<ObjectName>) -> Result<()> {
+        names.iter().for_each(|_| self.counters.request(Request::Delete));
+        let paths: Vec<PathBuf> = names.iter().map(|name| self.path(name)).collect();
+        blocking(move || {
+            paths.iter().try_for_each(|path| match fs::remove_file(path) {
+                Err(e) if e.kind() != IoErrorKind::NotFound => Err(cannot("delete", path, e)),
+                _ => Ok(()),
+            })
+        })
+        .await
     }
 
     pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
@@ -152,11 +199,7 @@ fn is_absent(path: &Path, error: &io::Error) -> bool {
 
 /// Reads a file up to a limit. What is no regular file is not opened: a pipe would never answer.
 fn read(path: &Path, limit: u64) -> io::Result<Fetched> {
-    let opened = fs::metadata(path).and_then(|meta| match meta {
-        meta if !meta.is_file() => Err(IoErrorKind::NotFound.into()),
-        meta => Ok((File::open(path)?, meta.len())),
-    });
-    let (file, size) = match opened {
+    let (file, size) = match open_file(path) {
         Err(e) if e.kind() == IoErrorKind::NotFound => return Ok(Fetched::Gone),
         opened => opened?,
     };
@@ -169,6 +212,24 @@ fn read(path: &Path, limit: u64) -> io::Result<Fetched> {
         return Ok(Fetched::TooLarge);
     }
     Ok(Fetched::Bytes(bytes.into()))
+}
+
+/// Opens a regular file; anything else of that name counts as no file.
+fn open_file(path: &Path) -> io::Result<(File, u64)> {
+    match fs::metadata(path)? {
+        meta if !meta.is_file() => Err(IoErrorKind::NotFound.into()),
+        meta => Ok((File::open(path)?, meta.len())),
+    }
+}
+
+/// How much of a file is read at once.
+const CHUNK: u64 = 256 << 10;
+
+fn read_chunk(file: File, left: u64) -> io::Result<(File, Bytes)> {
+    let mut chunk = Vec::new();
+    let mut part = file.take(left.min(CHUNK));
+    part.read_to_end(&mut chunk)?;
+    Ok((part.into_inner(), chunk.into()))
 }
 
 /// The tag is the time and the size: a sync tool that completes or replaces a file changes one of them.

@@ -10,6 +10,8 @@ use crate::wire::{ObjectName, ParsedName};
 pub(crate) struct Listing {
     /// The loose files, sorted by id.
     pub(crate) changes: Vec<ListedChange>,
+    /// The packs, sorted by name.
+    pub(crate) packs: Vec<ListedPack>,
     /// This program's other objects, sorted by name.
     pub(crate) others: Vec<Listed>,
     /// Files that were meant to be changes and cannot be by their name, sorted by name.
@@ -26,6 +28,15 @@ pub(crate) struct ListedChange {
     pub(crate) id: ChangeId,
     pub(crate) size: u64,
     /// A digest of the etag: differs when the bytes do, as far as the store can tell.
+    pub(crate) stamp: u64,
+}
+
+/// A pack as a listing shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ListedPack {
+    pub(crate) id: ChangeId,
+    pub(crate) size: u64,
+    /// A digest of the etag.
     pub(crate) stamp: u64,
 }
 
@@ -58,7 +69,10 @@ impl Listing {
     #[cfg(test)]
     pub(super) fn names(&self) -> Vec<ObjectName> {
         let changes = self.changes.iter().map(|listed| ObjectName::Change(listed.id));
-        changes.chain(self.others.iter().map(|listed| listed.name)).collect()
+        let packs = self.packs.iter().map(|listed| ObjectName::Pack(listed.id));
+        let mut names: Vec<ObjectName> = changes.chain(packs).chain(self.others.iter().map(|l| l.name)).collect();
+        names.sort_unstable();
+        names
     }
 
     /// Takes note of an entry by its parsed name; the properties are asked for only where they matter.
@@ -74,6 +88,7 @@ impl Listing {
                 self.newest_modified_ms = self.newest_modified_ms.max(modified_ms);
                 match name {
                     ObjectName::Change(id) => self.changes.push(ListedChange { id, size, stamp: digest(etag) }),
+                    ObjectName::Pack(id) => self.packs.push(ListedPack { id, size, stamp: digest(etag) }),
                     name => self.others.push(Listed { name, size }),
                 }
             }
@@ -85,14 +100,20 @@ impl Listing {
         }
     }
 
+    /// Whether no change lies there, loose or packed.
+    pub(crate) fn is_without_changes(&self) -> bool {
+        self.changes.is_empty() && self.packs.is_empty()
+    }
+
     /// How many of this program's objects there are.
     pub(super) fn known(&self) -> usize {
-        self.changes.len() + self.others.len()
+        self.changes.len() + self.packs.len() + self.others.len()
     }
 
     /// No store promises an order, and folders have none.
     pub(super) fn sorted(mut self) -> Self {
         self.changes.sort_unstable_by_key(|listed| listed.id);
+        self.packs.sort_unstable_by_key(|listed| listed.id);
         self.others.sort_unstable_by_key(|listed| listed.name);
         self.refused.sort_unstable_by(|a, b| a.name.cmp(&b.name));
         self

@@ -1,6 +1,7 @@
-//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put. Knows the names of objects and
-//! nothing of what they hold, but that what goes to an encrypted remote is sealed, and what comes from there is opened; no SQL,
-//! no merging. Relies on no conditional write, no lock and no order.
+//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put, delete. Knows the names of
+//! objects and nothing of what they hold, but that what goes to an encrypted remote is sealed, and what comes from there is
+//! opened: every object's body passes through `get`, `body` and `put`. No SQL, no merging. Relies on no conditional write, no
+//! lock and no order.
 
 mod failure;
 mod folder;
@@ -18,15 +19,19 @@ mod xml;
 #[cfg(test)]
 mod s3_tests;
 #[cfg(test)]
+mod sealed_tests;
+#[cfg(test)]
 mod tests;
 
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures::StreamExt;
+use futures::stream::BoxStream;
 use object_store::ObjectStore;
 
-use crate::error::Result;
+use crate::error::{Error, ErrorKind, Result};
 use crate::seal::{BadSeal, Secret};
 use crate::wire::ObjectName;
 use failure::Speaker;
@@ -36,7 +41,7 @@ use sealed::Sealing;
 use store::Store;
 use traffic::Counters;
 
-pub(crate) use listing::{ListedChange, Listing};
+pub(crate) use listing::{ListedChange, ListedPack, Listing};
 pub use options::RemoteOptions;
 pub(crate) use sealed::apart;
 pub use traffic::Traffic;
@@ -80,6 +85,27 @@ pub(crate) enum Fetched {
     /// It is there, and its seal does not open.
     Unopened(BadSeal),
 }
+
+/// The bytes of an object, or of a part of it, as they come.
+pub(crate) type Body = BoxStream<'static, Result<Bytes, Interruption>>;
+
+/// Why the bytes of an object stop coming.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// The remote failed.
+    Failed(Error),
+    /// Its seal does not open.
+    Unopened(BadSeal),
+}
+
+impl From<Error> for Interruption {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The bytes of an object as they lie there.
+type RawBody = BoxStream<'static, Result<Bytes>>;
 
 impl Remote {
     /// Opens the place that a URL names. Nothing is sent yet; a folder that is missing is made.
@@ -161,6 +187,11 @@ impl Remote {
         self.place.has_own_clock
     }
 
+    /// Whether the place is a folder, which another program may carry elsewhere.
+    pub(crate) fn is_folder(&self) -> bool {
+        matches!(self.place.backend, Backend::Folder(_))
+    }
+
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
         match &self.place.backend {
@@ -174,6 +205,38 @@ impl Remote {
         match &self.place.backend {
             Backend::Folder(folder) => folder.get(name, limit).await,
             Backend::Store(store) => store.get(name, limit, self.url()).await,
+        }
+    }
+
+    /// An object's bytes as they lie there and as they come, from a place in it on, for so many bytes at most or to its end. Nothing if there is no
+    /// such object (any more). Whoever drops the body before its end leaves the rest unread.
+    async fn body_as_is(&self, name: &ObjectName, from: u64, len: Option<u64>) -> Result<Option<RawBody>> {
+        let body = match &self.place.backend {
+            Backend::Folder(folder) => folder.body(name, from, len).await?,
+            Backend::Store(store) => {
+                let opened = store.body(name, from, len).await;
+                let opened = opened.map_err(|e| store.explain(&format!("read {name} from {}", self.url()), &e))?;
+                let (remote, name) = (self.clone(), *name);
+                opened.map(|body| body.map(move |chunk| chunk.map_err(|e| remote.explain_read(&name, &e))).boxed())
+            }
+        };
+        let counters = Arc::clone(&self.place.counters);
+        Ok(body.map(|body| body.inspect(move |chunk| count(&counters, chunk)).boxed()))
+    }
+
+    fn explain_read(&self, name: &ObjectName, error: &object_store::Error) -> Error {
+        let doing = format!("read {name} from {}", self.url());
+        match &self.place.backend {
+            Backend::Store(store) => store.explain(&doing, error),
+            Backend::Folder(_) => Error::new(ErrorKind::Remote, format!("cannot {doing}: {error}")),
+        }
+    }
+
+    /// Deletes objects. One that is gone already is as good as deleted.
+    pub(crate) async fn delete(&self, names: Vec<ObjectName>) -> Result<()> {
+        match &self.place.backend {
+            Backend::Folder(folder) => folder.delete(names).await,
+            Backend::Store(store) => store.delete(names, self.url()).await,
         }
     }
 
@@ -198,6 +261,12 @@ impl Remote {
 impl fmt::Debug for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Remote").field("url", &self.url()).finish_non_exhaustive()
+    }
+}
+
+fn count(counters: &Counters, chunk: &Result<Bytes>) {
+    if let Ok(chunk) = chunk {
+        counters.received(chunk.len());
     }
 }
 

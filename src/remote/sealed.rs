@@ -1,14 +1,19 @@
 //! The one way by which objects come and go: on an encrypted remote they pass through the seal here, and nowhere else.
 //! Identities and key files do not: they say that the remote is encrypted, and what opens it.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
+use futures::{Stream, StreamExt, TryStreamExt};
 
-use super::{Fetched, Remote};
+use super::{Body, Fetched, Interruption, RawBody, Remote};
 use crate::error::Result;
 use crate::model::ChangeId;
-use crate::seal::{Keyring, Secret, plain_len, sealed_len};
+use crate::seal::{
+    BadSeal, HEAD_BYTES, Keyring, Opener, SEALED_CHUNK_BYTES, Secret, chunk_at, chunk_start, epoch_of, plain_len,
+    sealed_len,
+};
 use crate::wire::{ObjectName, RemoteIdentity};
 
 /// Above this, sealing and opening are given to a thread that may be busy for a while.
@@ -20,7 +25,14 @@ pub(super) struct Sealing {
     vault: Option<Arc<Vault>>,
     /// There once the remote is known to be encrypted, and its keys are open.
     keyring: Option<Arc<Keyring>>,
+    /// The heads of packs: what is read from the middle of one needs them.
+    heads: Arc<Mutex<HashMap<ObjectName, Head>>>,
 }
+
+type Head = [u8; HEAD_BYTES];
+
+/// So many heads are remembered at once.
+const MAX_HEADS: usize = 10_000;
 
 /// The secret, and the keys that it opened last: the slow derivation is not for every sync.
 struct Vault {
@@ -30,7 +42,8 @@ struct Vault {
 
 impl Sealing {
     pub(super) fn with(secret: Secret) -> Self {
-        Self { vault: Some(Arc::new(Vault { secret, opened: Mutex::default() })), keyring: None }
+        let vault = Arc::new(Vault { secret, opened: Mutex::default() });
+        Self { vault: Some(vault), ..Self::default() }
     }
 }
 
@@ -80,7 +93,101 @@ impl Remote {
             Some(keyring) => seal(keyring, *name, bytes).await?,
             None => bytes,
         };
+        if self.keyring().is_some() {
+            self.remember_head(name, &bytes);
+        }
         self.put_as_is(name, bytes).await
+    }
+
+    /// An object's content as it comes, from a place in it on, for so many bytes at most or to its end. Nothing if there is no
+    /// such object (any more). Whoever drops the body before its end leaves the rest unread.
+    pub(crate) async fn body(&self, name: &ObjectName, from: u64, len: Option<u64>) -> Result<Option<Body>> {
+        match self.keyring_for(name) {
+            Some(keyring) => Ok(self.sealed_body(keyring, name, from, len).await?.map(StreamExt::boxed)),
+            None => {
+                let body = self.body_as_is(name, from, len).await?;
+                Ok(body.map(|body| body.map_err(Interruption::Failed).boxed()))
+            }
+        }
+    }
+
+    async fn sealed_body(
+        &self,
+        keyring: &Arc<Keyring>,
+        name: &ObjectName,
+        from: u64,
+        len: Option<u64>,
+    ) -> Result<Option<impl Stream<Item = Result<Bytes, Interruption>> + Send + 'static>> {
+        let (first, skip) = chunk_at(from);
+        let end = len.map(|len| chunk_start(chunk_at(from.saturating_add(len).saturating_sub(1)).0 + 1));
+        let known = self.heads().get(name).copied().filter(|_| first > 0);
+        let start = match (first, known) {
+            (0, _) => 0,
+            (_, Some(_)) => chunk_start(first),
+            // The head of an object that is read from its middle: it says which key opens it.
+            (_, None) => match self.read_head(name).await? {
+                Some(()) => chunk_start(first),
+                None => return Ok(None),
+            },
+        };
+        let Some(body) = self.body_as_is(name, start, end.map(|end| end - start)).await? else { return Ok(None) };
+        let head = self.heads().get(name).copied().filter(|_| first > 0);
+        let reading = Reading {
+            remote: self.clone(),
+            keyring: Arc::clone(keyring),
+            name: *name,
+            body,
+            buffer: BytesMut::new(),
+            head,
+            next: first,
+            stop: end.map(|end| (end - HEAD_BYTES as u64) / SEALED_CHUNK_BYTES as u64),
+            skip,
+            left: len.unwrap_or(u64::MAX),
+            at_end: false,
+        };
+        Ok(Some(futures::stream::try_unfold(reading, |mut reading| async move {
+            Ok(reading.next().await?.map(|bytes| (bytes, reading)))
+        })))
+    }
+
+    /// The same remote as somebody has it who has read and written nothing.
+    #[cfg(test)]
+    pub(super) fn forgetful(&self) -> Self {
+        let mut other = self.clone();
+        other.sealing.heads = Arc::default();
+        other
+    }
+
+    /// Reads and remembers the head of a sealed object.
+    async fn read_head(&self, name: &ObjectName) -> Result<Option<()>> {
+        let Some(mut body) = self.body_as_is(name, 0, Some(HEAD_BYTES as u64)).await? else { return Ok(None) };
+        let mut head = BytesMut::new();
+        while let Some(bytes) = body.try_next().await? {
+            head.extend_from_slice(&bytes);
+        }
+        self.remember_head(name, &head);
+        Ok(Some(()))
+    }
+
+    /// The epoch under which a pack is sealed that was read or written here.
+    pub(crate) fn sealed_under(&self, name: &ObjectName) -> Option<ChangeId> {
+        let head = self.heads().get(name).copied()?;
+        epoch_of(&head).ok()
+    }
+
+    fn heads(&self) -> MutexGuard<'_, HashMap<ObjectName, Head>> {
+        // Whoever panicked while holding the lock cannot have left a map half changed.
+        self.sealing.heads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn remember_head(&self, name: &ObjectName, bytes: &[u8]) {
+        if let (ObjectName::Pack(_), Some(head)) = (name, bytes.first_chunk()) {
+            let mut heads = self.heads();
+            if heads.len() >= MAX_HEADS {
+                heads.clear();
+            }
+            heads.insert(*name, *head);
+        }
     }
 
     /// How many bytes of content an object of a listed size has at most.
@@ -106,8 +213,92 @@ impl Remote {
     fn keyring_for(&self, name: &ObjectName) -> Option<&Arc<Keyring>> {
         match name {
             ObjectName::Identity(_) | ObjectName::Keys(_) => None,
-            ObjectName::Change(_) | ObjectName::Layout(_) | ObjectName::Schema(_) => self.keyring(),
+            ObjectName::Change(_) | ObjectName::Layout(_) | ObjectName::Pack(_) | ObjectName::Schema(_) => {
+                self.keyring()
+            }
         }
+    }
+}
+
+/// A sealed object that is being read from a chunk on.
+struct Reading {
+    remote: Remote,
+    keyring: Arc<Keyring>,
+    name: ObjectName,
+    body: RawBody,
+    buffer: BytesMut,
+    head: Option<Head>,
+    /// The next chunk, and the one before which reading stops, if that is not the object's end.
+    next: u64,
+    stop: Option<u64>,
+    /// How many bytes of the next chunk's content are not asked for, and how many of the content are.
+    skip: usize,
+    left: u64,
+    at_end: bool,
+}
+
+impl Reading {
+    /// The content of the next chunk, as far as it is asked for; nothing at the end.
+    async fn next(&mut self) -> Result<Option<Bytes>, Interruption> {
+        loop {
+            if self.at_end || self.left == 0 {
+                return Ok(None);
+            }
+            let mut content = self.chunk().await?;
+            content = content.split_off(self.skip.min(content.len()));
+            self.skip = 0;
+            content.truncate(usize::try_from(self.left).unwrap_or(usize::MAX));
+            self.left -= content.len() as u64;
+            if !content.is_empty() {
+                return Ok(Some(content.into()));
+            }
+        }
+    }
+
+    /// Opens the next chunk. One is the last when nothing follows it; where the next bytes were not asked for, it may be either.
+    async fn chunk(&mut self) -> Result<Vec<u8>, Interruption> {
+        let opener = self.opener().await?;
+        let ends = !self.fill(SEALED_CHUNK_BYTES + 1).await?;
+        let length = self.buffer.len().min(SEALED_CHUNK_BYTES);
+        let sealed = self.buffer.split_to(length);
+        let number = u32::try_from(self.next).map_err(|_| Interruption::Unopened(BadSeal::Broken))?;
+        self.next += 1;
+        let may_go_on = length == SEALED_CHUNK_BYTES && self.stop == Some(self.next);
+        self.at_end = ends;
+        let opened = match opener.chunk(number, ends, &sealed) {
+            Err(_) if ends && may_go_on => opener.chunk(number, false, &sealed),
+            opened => opened,
+        };
+        opened.map_err(Interruption::Unopened)
+    }
+
+    /// What opens chunks; the head comes first where the object is read from its beginning.
+    async fn opener(&mut self) -> Result<Opener, Interruption> {
+        let head = match self.head {
+            Some(head) => head,
+            None => {
+                self.fill(HEAD_BYTES).await?;
+                let length = self.buffer.len().min(HEAD_BYTES);
+                let bytes = self.buffer.split_to(length);
+                // Whatever is too short to be sealed says best itself what it is.
+                self.keyring.opener(&self.name, &bytes).map_err(Interruption::Unopened)?;
+                self.remote.remember_head(&self.name, &bytes);
+                *bytes.first_chunk().ok_or(Interruption::Unopened(BadSeal::Broken))?
+            }
+        };
+        self.head = Some(head);
+        self.keyring.opener(&self.name, &head).map_err(Interruption::Unopened)
+    }
+
+    /// Waits until so many bytes are here; false where they end before.
+    async fn fill(&mut self, length: usize) -> Result<bool, Interruption> {
+        while self.buffer.len() < length {
+            match self.body.try_next().await? {
+                Some(bytes) => self.buffer.extend_from_slice(&bytes),
+                None => return Ok(false),
+            }
+        }
+        Ok(true)
     }
 }
 

@@ -4,16 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
-use futures::TryStreamExt;
+use futures::stream::BoxStream;
+use futures::{StreamExt, TryStreamExt};
 use object_store::path::{Path, PathPart};
-use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
+use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt};
 
 use super::Fetched;
 use super::failure::{Speaker, is_bucket_missing};
 use super::listing::{Listing, Properties};
 use super::traffic::{Counters, Request};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wire::{ObjectName, ParsedName};
 
 /// More strangers than this, and more than objects of ours, and the folders are listed one by one.
@@ -105,6 +105,49 @@ impl Store {
             body.extend_from_slice(&chunk);
         }
         Ok(Fetched::Bytes(body.freeze()))
+    }
+
+    /// Opens an object from a place in it on, for so many bytes or to its end. What comes is counted and explained by the caller.
+    pub(super) async fn body(
+        &self,
+        name: &ObjectName,
+        from: u64,
+        len: Option<u64>,
+    ) -> object_store::Result<Option<BoxStream<'static, object_store::Result<Bytes>>>> {
+        self.count(Request::Get);
+        let range = match (from, len) {
+            (0, None) => None,
+            (from, None) => Some(GetRange::Offset(from)),
+            (from, Some(len)) => Some(GetRange::Bounded(from..from.saturating_add(len.max(1)))),
+        };
+        let options = GetOptions { range, ..GetOptions::default() };
+        match self.store.get_opts(&self.key(&name.to_string()), options).await {
+            Ok(found) => Ok(Some(found.into_stream())),
+            Err(error) if is_gone(&error) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Deletes objects; one that is gone already is as good as deleted.
+    pub(super) async fn delete(&self, names: Vec<ObjectName>, place: &str) -> Result<()> {
+        if self.counts_calls {
+            names.iter().for_each(|_| self.counters.request(Request::Delete));
+        }
+        let keys: Vec<_> = names.iter().map(|name| Ok(self.key(&name.to_string()))).collect();
+        let mut deleted = self.store.delete_stream(futures::stream::iter(keys).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) => {}
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(self.explain(&format!("delete objects from {place}"), &error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// An error of the store in the user's words.
+    pub(super) fn explain(&self, doing: &str, error: &object_store::Error) -> Error {
+        self.speaker.explain(doing, error)
     }
 
     pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes, place: &str) -> Result<()> {

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::report::RequestCounts;
+
 /// Requests made and bytes moved through a [`Remote`](crate::Remote) and its clones since it was made.
 ///
 /// On S3 these are HTTP requests as sent: every attempt and every page of a listing counts. Elsewhere they are calls.
@@ -23,6 +25,19 @@ pub struct Traffic {
     pub bytes_in: u64,
     /// Bytes sent.
     pub bytes_out: u64,
+}
+
+impl Traffic {
+    /// The requests since an earlier reading.
+    pub(crate) fn since(&self, earlier: &Self) -> RequestCounts {
+        RequestCounts {
+            list: self.list - earlier.list,
+            get: self.get - earlier.get,
+            put: self.put - earlier.put,
+            delete: self.delete - earlier.delete,
+            head: self.head - earlier.head,
+        }
+    }
 }
 
 /// What a request does, as far as the counters care.

@@ -22,7 +22,7 @@ pub(crate) const HEAD_BYTES: usize = 36;
 pub(crate) const CHUNK_BYTES: usize = 64 << 10;
 /// What the cipher adds to each chunk.
 const TAG_BYTES: usize = 16;
-const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
+pub(crate) const SEALED_CHUNK_BYTES: usize = CHUNK_BYTES + TAG_BYTES;
 
 /// Random bytes that make the object's key its own.
 pub(super) type Salt = [u8; 16];
@@ -84,7 +84,7 @@ pub(super) fn seal(key: &EpochKey, bound: Bound<'_>, salt: Salt, plain: &[u8]) -
 }
 
 /// The epoch that a sealed object says it belongs to.
-pub(super) fn epoch_of(sealed: &[u8]) -> Result<ChangeId, BadSeal> {
+pub(crate) fn epoch_of(sealed: &[u8]) -> Result<ChangeId, BadSeal> {
     let Some(magic) = sealed.first_chunk::<4>() else { return Err(BadSeal::NotSealed) };
     match (magic[..3] == MAGIC[..3], magic[3] == MAGIC[3]) {
         (true, true) => {}
@@ -105,6 +105,17 @@ pub(super) fn open(key: &EpochKey, bound: Bound<'_>, sealed: &[u8]) -> Result<Ve
     Ok(plain)
 }
 
+/// The chunk in which a byte of the content lies, and where in it.
+pub(crate) fn chunk_at(content: u64) -> (u64, usize) {
+    let size = CHUNK_BYTES as u64;
+    (content / size, usize::try_from(content % size).expect("64 KiB fit into memory"))
+}
+
+/// Where a chunk begins in the sealed object.
+pub(crate) fn chunk_start(chunk: u64) -> u64 {
+    (HEAD_BYTES as u64).saturating_add(chunk.saturating_mul(SEALED_CHUNK_BYTES as u64))
+}
+
 /// Opens the chunks of one object, in any order.
 pub(crate) struct Opener {
     stream: StreamBE32<ChaCha20Poly1305>,
@@ -118,7 +129,7 @@ impl Opener {
         Ok(Self { stream: stream(key, salt), aad: bound.associated_data() })
     }
 
-    fn chunk(&self, at: u32, is_last: bool, sealed: &[u8]) -> Result<Vec<u8>, BadSeal> {
+    pub(crate) fn chunk(&self, at: u32, is_last: bool, sealed: &[u8]) -> Result<Vec<u8>, BadSeal> {
         let payload = Payload { msg: sealed, aad: &self.aad };
         let plain = self.stream.decrypt(at, is_last, payload).map_err(|_| BadSeal::Broken)?;
         // No chunk after the first is empty: an object is written in one way.

@@ -8,7 +8,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use thiserror::Error;
 
-use super::cipher::{self, BadSeal, Bound};
+use super::cipher::{self, BadSeal, Bound, Opener};
 use super::epoch::{Epoch, EpochKey, Epochs};
 use super::key_file::KeyFile;
 use super::lock::{self, Closed, Lock, Secret};
@@ -281,6 +281,13 @@ impl Keyring {
         let id = cipher::epoch_of(sealed)?;
         let epoch = self.epochs.get(id).ok_or(BadSeal::UnknownEpoch(id))?;
         cipher::open(&epoch.key, self.bound(id, name), sealed)
+    }
+
+    /// Opens an object part by part, from its head on.
+    pub(crate) fn opener(&self, name: &ObjectName, head: &[u8]) -> std::result::Result<Opener, BadSeal> {
+        let id = cipher::epoch_of(head)?;
+        let epoch = self.epochs.get(id).ok_or(BadSeal::UnknownEpoch(id))?;
+        Opener::new(&epoch.key, self.bound(id, name), head)
     }
 
     /// The names that the table definition of a hash may have here: one for each epoch, the current one's first.

@@ -10,7 +10,9 @@ mod lock;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use cipher::{BadSeal, plain_len, sealed_len};
+pub(crate) use cipher::{
+    BadSeal, HEAD_BYTES, Opener, SEALED_CHUNK_BYTES, chunk_at, chunk_start, epoch_of, plain_len, sealed_len,
+};
 pub(crate) use key_file::MAX_KEY_FILE_BYTES;
 pub(crate) use keyring::{BadKeys, Keyring, Opening, Pin};
 pub use lock::{Lock, Recipient, Secret};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::pull::read_authors;
-use super::{Meeting, RemoteRow, Session, drift_ms};
+use super::{Meeting, RemoteRow, Session, drift_ms, packs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CLOCK_FLOOR_MS, ChangeId, Clock};
 use crate::remote::{Listing, Remote};
@@ -57,7 +57,8 @@ pub(super) async fn check(
     let (now_ms, drift) = (session.world.now_ms(), drift_ms(session.settings.max_clock_drift));
     let bound = Clock::lower_bound(now_ms.saturating_add(drift));
     let ahead: Vec<ChangeId> = listing.changes.iter().rev().map(|c| c.id).take_while(|id| *id > bound).collect();
-    let from_the_future = !ahead.is_empty();
+    let packs_ahead = listing.packs.last().is_some_and(|pack| pack.id > bound);
+    let from_the_future = !ahead.is_empty() || packs_ahead;
     let mut evidence = Evidence { now_ms, drift_ms: drift, ..Evidence::default() };
     if remote.has_own_clock() {
         // Nothing on the remote and no sync of ours is recent: either nobody worked, or this clock leapt ahead.
@@ -69,7 +70,8 @@ pub(super) async fn check(
         }
     } else if from_the_future {
         let unread = ahead.into_iter().map(|id| (id, String::new())).collect();
-        let waiting = read_authors(remote, unread, session.settings.max_object_bytes).await?;
+        let mut waiting = read_authors(remote, unread, session.settings.max_object_bytes).await?;
+        waiting.extend(packs::changes_after(session, remote, listing, bound).await?);
         evidence.authors_ms = session.run(move |conn| newest_by_author(conn, &waiting)).await?;
     }
     match judge(&evidence) {
@@ -111,6 +113,11 @@ async fn ask_store(session: &Session, remote: &Remote, row: &RemoteRow, meeting:
             made
         }
     };
+    store_clock(remote, identity).await
+}
+
+/// Writes an identity again and asks when that was.
+pub(super) async fn store_clock(remote: &Remote, identity: ChangeId) -> Result<Option<u64>> {
     let name = ObjectName::Identity(identity);
     if remote.put(&name, remote.identity_object(identity)).await.is_err() {
         // Somebody who may only read cannot ask; pushing will say so in its own words.

@@ -17,7 +17,7 @@ pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
     if has_tables {
         return Ok(());
     }
-    let why = match listing.changes.is_empty() {
+    let why = match listing.is_without_changes() {
         true => "there is nothing to clone; sync a replica with tracked tables to it first",
         false => "there are changes but no table definitions; make the tables yourself, track them, and sync",
     };

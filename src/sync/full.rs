@@ -1,15 +1,19 @@
-//! The thorough look: every file that the log knows is read and compared with it; what is not as it should be is put back.
+//! The thorough look: every file and pack that the log knows is read and compared with it; what is
+//! not as it should be is put back.
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use futures::StreamExt;
+use rusqlite::Connection;
 
+use super::packs::{Ask, PackReader, Records, Unread};
 use super::{RemoteRow, Session, SyncReport};
-use crate::changelog::{contains, forget_refused, read_change};
+use crate::changelog::{contains, forget_refused, list_packs, pack_ids, read_change};
 use crate::error::{Error, Result};
 use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, Listing, Remote};
-use crate::wire::{ObjectName, decode_change, encode_change};
+use crate::wire::{ObjectName, PackWriter, decode_change, encode_change};
 
 const BATCH: usize = 1_000;
 
@@ -49,6 +53,9 @@ pub(super) async fn mend(
     report: &mut SyncReport,
 ) -> Result<()> {
     let limit = session.settings.max_object_bytes;
+    for pack in &listing.packs {
+        mend_pack(session, remote, row, pack.id, report).await?;
+    }
     for part in listing.changes.chunks(BATCH) {
         let ids: Vec<ChangeId> = part.iter().map(|listed| listed.id).collect();
         let changes = session
@@ -80,4 +87,91 @@ pub(super) async fn mend(
         }
     }
     Ok(())
+}
+
+/// Reads a pack and writes it again, from the log, where it is not what it was.
+async fn mend_pack(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    pack: ChangeId,
+    report: &mut SyncReport,
+) -> Result<()> {
+    match inspect_pack(session, remote, pack, Note::Nothing).await? {
+        Standing::Same | Standing::Gone => return Ok(()),
+        Standing::Different => {}
+    }
+    let no = row.no;
+    let Some((bytes, changes)) = session.run(move |conn| pack_again(conn, no, pack)).await? else { return Ok(()) };
+    let name = ObjectName::Pack(pack);
+    remote.put(&name, bytes).await?;
+    session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
+    report.healed += changes;
+    report.pushed += changes;
+    Ok(())
+}
+
+/// What is to be noted of the changes that are there and right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Note {
+    Nothing,
+    /// Their ids, in the temporary table `ZV_PACKED`.
+    Ids,
+}
+
+/// Compares a pack with the log.
+pub(super) async fn inspect_pack(session: &Session, remote: &Remote, pack: ChangeId, note: Note) -> Result<Standing> {
+    match compare_pack(session, remote, pack, note).await {
+        Ok(true) => Ok(Standing::Same),
+        Ok(false) | Err(Unread::Bad(_)) => Ok(Standing::Different),
+        Err(Unread::Gone) => Ok(Standing::Gone),
+        Err(Unread::Failed(error)) => Err(error),
+    }
+}
+
+async fn compare_pack(session: &Session, remote: &Remote, pack: ChangeId, note: Note) -> Result<bool, Unread> {
+    let mut reader = PackReader::start(remote, pack, Ask::Whole, session.settings.transfer_budget);
+    reader.header().await?;
+    let mut is_same = true;
+    while let Some(records) = reader.next().await? {
+        is_same &= session.run(move |conn| are_right(conn, records, note)).await?;
+    }
+    Ok(is_same)
+}
+
+/// Whether the log has the changes just so; what it lacks altogether is no fault.
+fn are_right(conn: &mut Connection, records: Records, note: Note) -> Result<bool> {
+    let tx = conn.transaction()?;
+    let mut all = true;
+    for record in records {
+        match record {
+            Ok(there) if !contains(&tx, there.id)? => {}
+            Ok(there) if same_change(&there, &read_change(&tx, there.id)?) => {
+                if note == Note::Ids {
+                    let sql = "INSERT OR IGNORE INTO temp.ZV_PACKED (change_id) VALUES (?1)";
+                    tx.prepare_cached(sql)?.execute([there.id.as_bytes()])?;
+                }
+            }
+            _ => all = false,
+        }
+    }
+    tx.commit()?;
+    Ok(all)
+}
+
+/// A remembered pack, made again from the log; nothing where the log does not hold all of it.
+fn pack_again(conn: &mut Connection, no: i64, pack: ChangeId) -> Result<Option<(Bytes, u64)>> {
+    let tx = conn.transaction()?;
+    if !list_packs(&tx, no)?.iter().any(|row| row.pack == pack && row.complete) {
+        return Ok(None);
+    }
+    let mut writer = PackWriter::new();
+    for id in pack_ids(&tx, no, pack)? {
+        if !contains(&tx, id)? {
+            return Ok(None);
+        }
+        writer.add(id, &encode_change(&read_change(&tx, id)?));
+    }
+    let packed = writer.finish();
+    Ok(Some((packed.bytes, packed.ids.len() as u64)))
 }

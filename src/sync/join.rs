@@ -6,9 +6,10 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 
 use super::Session;
+use super::packs::{Ask, PackReader, Unread};
 use crate::changelog::Names;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::ChangeId;
+use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, Listing, Remote};
 use crate::wire::{ObjectName, decode_change};
 
@@ -25,12 +26,12 @@ struct Count {
 
 /// The error of a sync with a remote that this replica is not related to.
 pub(super) async fn refusal(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<Error> {
-    let counts = count(session, remote, listing).await?;
+    let (counts, read) = count(session, remote, listing).await?;
     let tables: Vec<String> = counts
         .iter()
         .map(|(table, count)| format!("{table}: {} of its {} rows there are here too", count.both, count.remote))
         .collect();
-    let at_least = if listing.changes.len() > MAX_READ { " (of the first hundred thousand changes)" } else { "" };
+    let at_least = if read >= MAX_READ { " (of the first hundred thousand changes)" } else { "" };
     Ok(Error::new(
         ErrorKind::Unrelated,
         format!(
@@ -42,31 +43,64 @@ pub(super) async fn refusal(session: &Session, remote: &Remote, listing: &Arc<Li
     ))
 }
 
-async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<BTreeMap<String, Count>> {
-    let mut counts: BTreeMap<String, Count> = BTreeMap::new();
-    let mut seen: HashSet<(String, String)> = HashSet::new();
+/// Counts by table, and how many changes were read for it.
+async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<(BTreeMap<String, Count>, usize)> {
+    let mut counter = Counter::default();
     let limit = session.settings.max_object_bytes;
     let ids: Vec<ChangeId> = listing.changes.iter().take(MAX_READ).map(|listed| listed.id).collect();
     let files = futures::stream::iter(ids)
         .map(|id| async move {
             Ok::<_, Error>(match remote.get(&ObjectName::Change(id), limit).await? {
-                Fetched::Bytes(bytes) => decode_change(id, &bytes).ok().map(|c| (c.entity_type, c.entity_id)),
+                Fetched::Bytes(bytes) => decode_change(id, &bytes).ok(),
                 _ => None,
             })
         })
         .buffered(session.settings.concurrency.clamp(1, 16));
     let mut chunks = std::pin::pin!(files.try_chunks(BATCH));
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|e| e.1)?;
-        let rows: Vec<(String, String)> = chunk.into_iter().flatten().filter(|row| seen.insert(row.clone())).collect();
-        let checked = session.run(move |conn| which_are_here(conn, rows)).await?;
-        for (table, here) in checked {
-            let count = counts.entry(table).or_default();
+        counter.add(session, chunk.map_err(|e| e.1)?.into_iter().flatten().collect()).await?;
+    }
+    for pack in &listing.packs {
+        let mut reader = PackReader::start(remote, pack.id, Ask::Whole, session.settings.transfer_budget);
+        match counter.add_pack(session, &mut reader).await {
+            Err(Unread::Failed(error)) => return Err(error),
+            Ok(()) | Err(Unread::Gone | Unread::Bad(_)) => {}
+        }
+    }
+    Ok((counter.counts, counter.read))
+}
+
+#[derive(Default)]
+struct Counter {
+    counts: BTreeMap<String, Count>,
+    seen: HashSet<(String, String)>,
+    read: usize,
+}
+
+impl Counter {
+    async fn add_pack(&mut self, session: &Session, reader: &mut PackReader) -> Result<(), Unread> {
+        if self.read < MAX_READ {
+            reader.header().await?;
+        }
+        while self.read < MAX_READ
+            && let Some(records) = reader.next().await?
+        {
+            self.add(session, records.into_iter().flatten().collect()).await?;
+        }
+        Ok(())
+    }
+
+    async fn add(&mut self, session: &Session, changes: Vec<Change>) -> Result<()> {
+        self.read += changes.len();
+        let rows = changes.into_iter().map(|change| (change.entity_type, change.entity_id));
+        let rows: Vec<(String, String)> = rows.filter(|row| self.seen.insert(row.clone())).collect();
+        for (table, here) in session.run(move |conn| which_are_here(conn, rows)).await? {
+            let count = self.counts.entry(table).or_default();
             count.remote += 1;
             count.both += u64::from(here);
         }
+        Ok(())
     }
-    Ok(counts)
 }
 
 fn which_are_here(conn: &rusqlite::Connection, rows: Vec<(String, String)>) -> Result<Vec<(String, bool)>> {

@@ -2,14 +2,18 @@
 
 mod clocks;
 mod clone;
+pub(crate) mod compaction;
 mod definitions;
 mod full;
 mod join;
 mod keys;
+mod packs;
+mod places;
 mod plan;
 mod pull;
 mod push;
 mod session;
+mod survey;
 mod unlock;
 mod verify_remote;
 
@@ -18,7 +22,7 @@ use std::time::Duration;
 
 use crate::capture::{Installed, renew, seal, seal_within};
 use crate::changelog::{
-    LayoutRow, Log, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
+    LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
     remember_identity, remember_remote, retire_backfills, set_encrypted, set_synced, waiting,
 };
 use crate::db::immediate;
@@ -26,17 +30,20 @@ use crate::error::Result;
 use crate::merge::merge;
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Fetched, Listing, Remote};
-use crate::report::{OversizeChange, Phase, RequestCounts, SyncReport};
+use crate::report::{OversizeChange, Phase, SyncReport};
 use crate::wire::{Layout, ObjectName};
 pub(crate) use clone::{check_clonable, create_tables};
+pub use compaction::CompactOptions;
+pub(crate) use compaction::compact;
 pub(crate) use definitions::{define, differences};
 pub(crate) use keys::{
     change as change_keys, encrypt, list as list_keys, with as with_recipient, without as without_recipient,
 };
-use plan::{Known, Plan};
+use plan::Known;
 pub(crate) use push::oversize;
 pub(crate) use session::Session;
 pub use session::Settings;
+pub(crate) use survey::survey;
 pub(crate) use verify_remote::verify_remote;
 
 /// How a replica with rows of its own joins a remote that it is not related to.
@@ -83,24 +90,24 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     clocks::check(session, remote, &row, &listing, &meeting).await?;
     redate_own(session, &mut report).await?;
     report.notices.extend(definitions::pull(session, remote, &listing).await?);
-    let (listing, plan) = pull_all(session, remote, &row, listing, options, &mut report).await?;
-    merge_all(session, &listing, &mut report).await?;
+    let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
+    places::reconcile(session, &row, &listing).await?;
+    merge_all(session, &row, &listing, &mut report).await?;
     let remote = &unlock::settle(session, remote.clone(), row.no, &listing).await?;
     let layout = announce(session, remote, &row, &listing, &meeting, options).await?;
     definitions::push(session, remote, &listing).await?;
-    push::push(session, remote, &row, &listing, &plan, &mut report).await?;
+    let files_only = layout.layout == layout_text(Layout::Files);
+    if files_only && !row.is_laid_out_as_files() {
+        places::unpack(session, &row).await?;
+    }
+    push::push(session, remote, &row, files_only, &listing, &mut report).await?;
     if options.full {
         full::mend(session, remote, &row, &listing, &mut report).await?;
     }
     finish(session, remote, &row, layout, &mut report).await?;
+    report.compaction_due = compaction::is_due(session, remote, &row, files_only).await?;
     let after = remote.traffic();
-    report.requests = RequestCounts {
-        list: after.list - traffic.list,
-        get: after.get - traffic.get,
-        put: after.put - traffic.put,
-        delete: after.delete - traffic.delete,
-        head: after.head - traffic.head,
-    };
+    report.requests = after.since(&traffic);
     report.bytes_in = after.bytes_in - traffic.bytes_in;
     report.bytes_out = after.bytes_out - traffic.bytes_out;
     report.elapsed_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -157,7 +164,7 @@ async fn list(session: &Session, remote: &Remote) -> Result<Arc<Listing>> {
     let progress = session.reporter(Phase::List);
     progress(0, None);
     let listing = remote.list().await?;
-    progress(listing.changes.len() as u64, None);
+    progress((listing.changes.len() + listing.packs.len()) as u64, None);
     Ok(Arc::new(listing))
 }
 
@@ -185,15 +192,16 @@ async fn meet(
         .collect();
     let (listed, no) = (identities.clone(), row.no);
     let changes = Arc::clone(listing);
-    let is_empty = listing.changes.is_empty() && identities.is_empty();
+    let is_empty = listing.is_without_changes() && identities.is_empty();
     let related = session
         .run(move |conn| {
             let known = known_identities(conn, None)?;
             let meets = listed.iter().any(|id| known.contains(id));
             let own_rows: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_SEQUENCE)", [], |row| row.get(0))?;
-            Ok(is_empty || meets || !own_rows || plan::any_known(conn, &changes)?)
+            Ok(is_empty || meets || !own_rows || plan::any_known(conn, no, &changes)?)
         })
         .await?;
+    let related = related || packs::any_known(session, remote, listing).await?;
     if !related && options.join.is_none() {
         return Err(join::refusal(session, remote, listing).await?);
     }
@@ -232,13 +240,17 @@ async fn pull_all(
     mut listing: Arc<Listing>,
     options: &SyncOptions,
     report: &mut SyncReport,
-) -> Result<(Arc<Listing>, Plan)> {
+) -> Result<Arc<Listing>> {
     for round in 0.. {
-        let known = known_files(session, row, options.full && round == 0).await?;
-        let plan = plan::make(session, row, &listing, known).await?;
-        let pulled = pull::pull(session, remote, row, &listing, &plan, report).await?;
-        if !pulled.vanished || round == RELISTS {
-            return Ok((listing, plan));
+        let known = Arc::new(known_files(session, row, options.full && round == 0).await?);
+        let plan = plan::packs(session, row, &listing, &known).await?;
+        let mut found = packs::pull(session, remote, row, &listing, plan.packs, &known, report).await?;
+        found.waiting.extend(plan.waiting);
+        let plan = plan::loose(session, row, &listing, &known).await?;
+        let vanished = pull::pull(session, remote, row, &listing, plan, &known, found, report).await?;
+        packs::complete(session, row, &listing).await?;
+        if !vanished || round == RELISTS {
+            return Ok(listing);
         }
         listing = list(session, remote).await?;
     }
@@ -257,13 +269,15 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
         .await
 }
 
-async fn merge_all(session: &Session, listing: &Arc<Listing>, report: &mut SyncReport) -> Result<()> {
-    let (world, listing) = (session.world.clone(), Arc::clone(listing));
+async fn merge_all(session: &Session, row: &RemoteRow, listing: &Arc<Listing>, report: &mut SyncReport) -> Result<()> {
+    let (world, listing, no) = (session.world.clone(), Arc::clone(listing), row.no);
     let progress = session.reporter(Phase::Merge);
     let merged = session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            retire_backfills(&tx, &world, &|id| plan::is_listed(&listing, id))?;
+            let mut places = Places::new(&tx, no)?;
+            retire_backfills(&tx, &world, &mut |id| plan::is_there(&listing, &mut places, id))?;
+            drop(places);
             tx.commit()?;
             progress(0, None);
             merge(conn, &world, &|done| progress(done, None))

@@ -1,4 +1,4 @@
-//! Pulling: files that the log lacks, many at once under a budget of bytes, decoded and appended in bounded batches.
+//! Pulling: loose files that the log lacks, many at once under a budget of bytes, decoded and appended in bounded batches.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,15 +8,16 @@ use rusqlite::Connection;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use super::plan::{Plan, stamp_text};
+use super::packs::Outcome as FromPacks;
+use super::plan::{Known, LoosePlan, Refusal, stamp_text};
 use super::{RefusedFile, RemoteRow, Session, SyncReport};
-use crate::changelog::{Log, NewChange, forget_refused, remember_refused, set_waiting};
+use crate::changelog::{Log, NewChange, Places, forget_refused, pushed_seq, remember_refused, set_pushed, set_waiting};
 use crate::db::{bind_ref, immediate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, ListedChange, Listing, Remote};
 use crate::report::{Phase, RejectedFile};
-use crate::wire::{ObjectName, decode_change};
+use crate::wire::{ObjectName, ParsedName, decode_change};
 
 /// What bounds a batch on its way into the log.
 const BATCH_CHANGES: usize = 2_500;
@@ -29,12 +30,6 @@ const LAST_RETRY_MS: u64 = 24 * 60 * 60_000;
 /// How many waiting changes are read for their authors' names in one sync.
 const MAX_AUTHORS_READ: usize = 200;
 
-/// What a pull came to.
-pub(super) struct Pulled {
-    /// Whether a listed file was gone when it was asked for.
-    pub(super) vanished: bool,
-}
-
 /// A file that was asked for.
 enum Arrived {
     Change(Box<Change>),
@@ -42,40 +37,48 @@ enum Arrived {
     Gone,
 }
 
-/// Fetches what a plan wants and appends it to the log.
+/// Fetches what a plan wants and appends it to the log; records that, and what came of packs. True where a listed file was gone.
 pub(super) async fn pull(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     listing: &Arc<Listing>,
-    plan: &Plan,
+    plan: LoosePlan,
+    known: &Known,
+    from_packs: FromPacks,
     report: &mut SyncReport,
-) -> Result<Pulled> {
-    let total = plan.wanted.len() as u64;
+) -> Result<bool> {
     let progress = session.reporter(Phase::Pull);
-    let mut outcome = Outcome::default();
+    let before = report.pulled;
+    let total = before + plan.wanted.len() as u64;
+    let mut outcome = Outcome { refused: from_packs.refused, vanished: from_packs.vanished };
     let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(1);
     let fetching =
         tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));
     let _abort = AbortOnDrop(fetching.abort_handle());
-    let mut done = 0;
+    let mut done = before;
+    let known_bad = Arc::new(known.refused().keys().cloned().collect::<HashSet<_>>());
     while let Some(batch) = batches.recv().await {
         done += batch.len() as u64;
-        let known = Arc::new(plan.refused.keys().cloned().collect::<HashSet<_>>());
-        report.pulled += append(session, batch, known, row.no, &mut outcome).await?;
+        report.pulled += append(session, batch, Arc::clone(&known_bad), row.no, &mut outcome).await?;
         progress(done, Some(total));
     }
     fetching.await.map_err(|e| Error::new(ErrorKind::Interrupted, "fetching stopped").caused_by(e))??;
-    record(session, remote, row, listing, plan, outcome, report).await
+    let vanished = outcome.vanished;
+    let waiting = Waiting { loose: plan.waiting, packed: from_packs.waiting };
+    record(session, remote, row, listing, known, outcome.refused, waiting, report).await?;
+    let (no, there) = (row.no, plan.there);
+    session.run(move |conn| remember_there(conn, no, &there)).await?;
+    Ok(vanished)
 }
 
-#[derive(Default)]
 struct Outcome {
-    refused: Vec<(ListedChange, String)>,
+    refused: Vec<Refusal>,
     vanished: bool,
 }
 
-struct AbortOnDrop(AbortHandle);
+/// Ends a task with whoever waits for it.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
     fn drop(&mut self) {
@@ -160,7 +163,7 @@ async fn append(
     for arrived in batch {
         match arrived {
             Arrived::Change(change) => changes.push(*change),
-            Arrived::Refused(listed, reason) => outcome.refused.push((listed, reason)),
+            Arrived::Refused(listed, reason) => outcome.refused.push(Refusal::of_change(listed, reason)),
             Arrived::Gone => outcome.vanished = true,
         }
     }
@@ -169,18 +172,43 @@ async fn append(
     }
     session
         .run(move |conn| {
-            let tx = immediate(conn)?;
-            let added = append_changes(&tx, &changes)?;
-            for change in changes.iter().filter(|_| !known_bad.is_empty()) {
-                let name = ObjectName::Change(change.id).to_string();
-                if known_bad.contains(&name) {
-                    forget_refused(&tx, remote, &name)?;
-                }
-            }
-            tx.commit()?;
+            let names = changes.iter().map(|change| ObjectName::Change(change.id).to_string());
+            let good: Vec<String> = names.filter(|name| known_bad.contains(name)).collect();
+            let loose: Vec<ChangeId> = changes.iter().map(|change| change.id).collect();
+            let added = append_pulled(conn, remote, &changes, &loose)?;
+            good.iter().try_for_each(|name| forget_refused(conn, remote, name))?;
             Ok(added)
         })
         .await
+}
+
+/// Appends changes that came from a remote, in one transaction; `loose` are those that lie there in files of their own.
+/// Where everything of the log was there before, it is afterwards. Returns how many changes were new.
+pub(super) fn append_pulled(conn: &mut Connection, no: i64, changes: &[Change], loose: &[ChangeId]) -> Result<u64> {
+    let tx = immediate(conn)?;
+    let end = |conn: &Connection| -> Result<i64> {
+        Ok(conn.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?)
+    };
+    let was_pushed = pushed_seq(&tx, no)? >= end(&tx)?;
+    let added = append_changes(&tx, changes)?;
+    if was_pushed {
+        set_pushed(&tx, no, end(&tx)?)?;
+    }
+    let mut places = Places::new(&tx, no)?;
+    loose.iter().try_for_each(|id| places.remember_loose(*id))?;
+    tx.commit()?;
+    Ok(added)
+}
+
+/// Remembers loose files of changes that the log has already.
+fn remember_there(conn: &mut Connection, no: i64, there: &[ChangeId]) -> Result<()> {
+    if there.is_empty() {
+        return Ok(());
+    }
+    let tx = immediate(conn)?;
+    let mut places = Places::new(&tx, no)?;
+    there.iter().try_for_each(|id| places.remember_loose(*id))?;
+    Ok(tx.commit()?)
 }
 
 fn append_changes(conn: &Connection, changes: &[Change]) -> Result<u64> {
@@ -204,51 +232,59 @@ fn append_changes(conn: &Connection, changes: &[Change]) -> Result<u64> {
     Ok(added)
 }
 
+/// Changes whose time is still to come.
+struct Waiting {
+    loose: Vec<(ChangeId, String)>,
+    packed: Vec<(ChangeId, String)>,
+}
+
 /// Records refused files and waiting changes, and tells what is new of them.
+#[expect(clippy::too_many_arguments, reason = "what a pull came to, and where that is recorded")]
 async fn record(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     listing: &Arc<Listing>,
-    plan: &Plan,
-    outcome: Outcome,
+    known: &Known,
+    refused: Vec<Refusal>,
+    waiting: Waiting,
     report: &mut SyncReport,
-) -> Result<Pulled> {
+) -> Result<()> {
     let now_ms = session.world.now_ms();
-    let mut bad: Vec<(RefusedFile, bool)> = Vec::new();
-    for (listed, reason) in outcome.refused {
-        let name = ObjectName::Change(listed.id).to_string();
-        bad.push(refuse(plan, name, listed.size, listed.stamp, reason, now_ms));
-    }
-    for refused in &listing.refused {
-        let reason = "the name is not a canonical UUIDv7".to_owned();
-        bad.push(refuse(plan, refused.name.clone(), refused.size, refused.stamp, reason, now_ms));
-    }
+    let by_name = listing.refused.iter().map(|refused| Refusal {
+        name: refused.name.clone(),
+        size: refused.size,
+        stamp: refused.stamp,
+        reason: "the name is not a canonical UUIDv7".to_owned(),
+    });
+    let bad: Vec<(RefusedFile, bool)> =
+        refused.into_iter().chain(by_name).map(|refusal| refuse(known, refusal, now_ms)).collect();
     for (file, is_new) in &bad {
         if *is_new {
             let (name, bytes, reason) = (file.name.clone(), file.size, file.reason.clone());
             report.newly_rejected.push(RejectedFile { name, bytes, reason });
         }
     }
-    let waiting = read_authors(remote, plan.waiting.clone(), session.settings.max_object_bytes).await?;
-    let gone: Vec<String> = plan.refused.keys().filter(|name| !still_there(listing, name)).cloned().collect();
+    let mut all_waiting = read_authors(remote, waiting.loose, session.settings.max_object_bytes).await?;
+    all_waiting.extend(waiting.packed);
+    let gone: Vec<String> = known.refused().keys().filter(|name| !still_there(listing, name)).cloned().collect();
     let no = row.no;
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
             bad.iter().try_for_each(|(file, _)| remember_refused(&tx, no, file))?;
             gone.iter().try_for_each(|name| forget_refused(&tx, no, name))?;
-            set_waiting(&tx, no, &waiting)?;
+            set_waiting(&tx, no, &all_waiting)?;
             Ok(tx.commit()?)
         })
-        .await?;
-    Ok(Pulled { vanished: outcome.vanished })
+        .await
 }
 
 /// What to remember of a refused file, and whether it is new: never seen, or changed since.
-fn refuse(plan: &Plan, name: String, size: u64, stamp: u64, reason: String, now_ms: u64) -> (RefusedFile, bool) {
+fn refuse(known: &Known, refusal: Refusal, now_ms: u64) -> (RefusedFile, bool) {
+    let Refusal { name, size, stamp, reason } = refusal;
     let etag = stamp_text(stamp);
-    let before = plan.refused.get(&name).filter(|file| file.size == size && file.etag == etag);
+    let before = known.refused().get(&name).filter(|file| file.size == size && file.etag == etag);
     let tries = before.map_or(1, |file| file.tries.saturating_add(1));
     let delay = FIRST_RETRY_MS.saturating_mul(1 << (tries - 1).min(20)).min(LAST_RETRY_MS);
     let file = RefusedFile { name, size, etag, reason, tries, retry_ms: now_ms.saturating_add(delay) };
@@ -256,10 +292,11 @@ fn refuse(plan: &Plan, name: String, size: u64, stamp: u64, reason: String, now_
 }
 
 fn still_there(listing: &Listing, name: &str) -> bool {
-    let refused = listing.refused.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok();
-    let id = name.strip_prefix("changes/").and_then(|name| name.strip_suffix(".msgpack"));
-    let id: Option<ChangeId> = id.and_then(|id| id.parse().ok());
-    refused || id.is_some_and(|id| super::plan::is_listed(listing, id))
+    match ParsedName::parse(name) {
+        ParsedName::Known(ObjectName::Change(id)) => super::plan::is_listed(listing, id),
+        ParsedName::Known(ObjectName::Pack(id)) => listing.packs.binary_search_by_key(&id, |listed| listed.id).is_ok(),
+        _ => listing.refused.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok(),
+    }
 }
 
 /// Reads who made the changes that have to wait, so that the user hears whose clock is wrong.

@@ -1,66 +1,114 @@
-//! Pushing: what the sequence says is not on the remote yet, oldest first, many puts at once, recorded batch by batch.
+//! Pushing: what the sequence says is not on the remote yet, and what was lost there, oldest first. A handful goes as loose
+//! files, a bulk as packs; the next part is read while the last one is on its way; what arrived is recorded part by part.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::TryStreamExt;
 use rusqlite::Connection;
 
-use super::plan::{Plan, is_listed};
+use super::plan::is_there;
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
-use crate::changelog::{Kept, Log, Names, keep, list_tracked, read_change, set_pushed, unkeep};
+use crate::changelog::{
+    Kept, Log, Names, NewPack, Places, contains, keep, list_tracked, lost, pushed_seq, read_change, regain,
+    remember_pack, set_pushed, unkeep,
+};
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
-use crate::model::ChangeId;
+use crate::model::{ChangeId, Clock};
 use crate::remote::{Listing, Remote};
 use crate::report::Phase;
-use crate::wire::{ObjectName, encode_change};
+use crate::wire::{MAX_PACK_CHANGES, MAX_PACKED_CHANGE, ObjectName, PackWriter, Packed, encode_change};
 
-/// What bounds a batch on its way out of the log.
-const BATCH_CHANGES: usize = 4_000;
-const BATCH_BYTES: usize = 8 << 20;
+/// So many changes are a handful; more go as packs.
+pub(super) const HANDFUL: usize = 16;
+/// What bounds a part of loose files.
+const PART_FILES: usize = 4_000;
+const PART_BYTES: usize = 8 << 20;
 
-/// A part of the sequence, ready to be put.
+/// A part of what is to be pushed, ready to be put.
 #[derive(Default)]
-struct Batch {
-    files: Vec<(ChangeId, i64, Bytes)>,
+struct Part {
+    pack: Option<(ChangeId, Packed)>,
+    files: Vec<(ChangeId, Bytes)>,
     kept: Vec<Kept>,
-    end: i64,
-    last: bool,
+    /// Of these changes, those that had been there before.
+    healed: u64,
+    /// Lost changes that this part settles.
+    regained: Vec<ChangeId>,
+    /// How far the sequence is on the remote once this part is.
+    pushed: Option<i64>,
 }
 
-/// Puts what the remote lacks: the sequence after the cursor, or all of it where the listing shows that files are missing.
+/// Where the parts come from: lost changes first, then the sequence, a batch of ids at a time.
+struct Producer {
+    no: i64,
+    limit: u64,
+    files_only: bool,
+    listing: Arc<Listing>,
+    /// Everything up to here had been pushed when the sync began.
+    pushed_before: i64,
+    /// Names the packs: each greater than every pack that was there.
+    names: Clock,
+    now_ms: u64,
+    random: u64,
+    batch: Batch,
+    lost_done: bool,
+    done: bool,
+}
+
+/// Changes that are to go, by id, and their places in the sequence.
+#[derive(Default)]
+struct Batch {
+    ids: Vec<(ChangeId, i64)>,
+    at: usize,
+    /// Where the sequence stands after this batch; nothing for lost changes.
+    end: Option<i64>,
+    lost: Vec<ChangeId>,
+    packs: bool,
+}
+
+/// Puts what the remote lacks.
 pub(super) async fn push(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
+    files_only: bool,
     listing: &Arc<Listing>,
-    plan: &Plan,
     report: &mut SyncReport,
 ) -> Result<()> {
     expose(session).await?;
-    let already = push_kept_again(session, remote, listing, report).await?;
+    push_kept_again(session, remote, row, listing, report).await?;
     let progress = session.reporter(Phase::Push);
-    let total = pending(session, row, plan.is_incomplete).await?;
-    let mut from = if plan.is_incomplete { 0 } else { row.pushed_seq };
-    let mut next = read(session, listing, from).await?;
-    let mut done = 0;
-    loop {
-        let mut batch = std::mem::take(&mut next);
-        batch.files.retain(|(id, _, _)| !already.contains(id));
-        from = batch.end;
-        let last = batch.last;
-        done += batch.files.len() as u64;
-        let following = async { if last { Ok(Batch::default()) } else { read(session, listing, from).await } };
-        let (put, following) = futures::join!(put_batch(session, remote, row, batch, report), following);
-        put?;
-        next = following?;
-        if done > 0 {
-            progress(done, Some(total.max(done)));
+    let mut total = 0;
+    let mut producer = Producer {
+        no: row.no,
+        limit: session.settings.max_object_bytes,
+        files_only,
+        listing: Arc::clone(listing),
+        pushed_before: row.pushed_seq,
+        names: Clock::new(listing.packs.last().map(|pack| pack.id)),
+        now_ms: session.world.now_ms(),
+        random: session.world.random(),
+        batch: Batch::default(),
+        lost_done: false,
+        done: false,
+    };
+    let mut next;
+    (producer, next) = produce(session, producer).await?;
+    while let Some(part) = next {
+        if total == 0 {
+            total = pending(session, row.no).await?;
         }
-        if last {
-            break;
+        producer.random = session.world.random();
+        let before = report.pushed;
+        let put = put_part(session, remote, row.no, part, report);
+        let (put, produced) = futures::join!(put, produce(session, producer));
+        put?;
+        (producer, next) = produced?;
+        if report.pushed > before {
+            progress(report.pushed, Some(total.max(report.pushed)));
         }
     }
     report_oversize(session, report).await
@@ -82,51 +130,136 @@ async fn expose(session: &Session) -> Result<()> {
         .await
 }
 
-async fn pending(session: &Session, row: &RemoteRow, all: bool) -> Result<u64> {
-    let from = if all { 0 } else { row.pushed_seq };
+async fn pending(session: &Session, no: i64) -> Result<u64> {
     session
         .run(move |conn| {
-            Ok(conn.query_row("SELECT count(*) FROM ZV_SEQUENCE WHERE seq > ?1", [from], |row| row.get(0))?)
+            let sql = "SELECT (SELECT count(*) FROM ZV_SEQUENCE WHERE seq > pushed_seq) \
+                       + (SELECT count(*) FROM ZV_LOST WHERE remote_no = no) FROM ZV_REMOTE WHERE no = ?1";
+            Ok(conn.query_row(sql, [no], |row| row.get(0))?)
         })
         .await
 }
 
-async fn read(session: &Session, listing: &Arc<Listing>, from: i64) -> Result<Batch> {
-    let (listing, limit) = (Arc::clone(listing), session.settings.max_object_bytes);
-    session.run(move |conn| read_batch(conn, &listing, from, limit)).await
+async fn produce(session: &Session, mut producer: Producer) -> Result<(Producer, Option<Part>)> {
+    session
+        .run(move |conn| {
+            let part = producer.next(conn)?;
+            Ok((producer, part))
+        })
+        .await
 }
 
-fn read_batch(conn: &Connection, listing: &Listing, from: i64, limit: u64) -> Result<Batch> {
-    let blocked = blocked_tables(conn)?;
-    let mut names = Names::default();
-    let mut batch = Batch { end: from, last: true, ..Batch::default() };
-    let mut bytes = 0;
-    let mut statement = conn.prepare_cached("SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 ORDER BY seq")?;
-    let mut rows = statement.query([from])?;
-    while let Some(row) = rows.next()? {
-        if batch.files.len() >= BATCH_CHANGES || bytes >= BATCH_BYTES {
-            batch.last = false;
-            break;
+impl Producer {
+    /// The next part; nothing where all is done.
+    fn next(&mut self, conn: &Connection) -> Result<Option<Part>> {
+        let blocked = blocked_tables(conn)?;
+        if self.batch.at == self.batch.ids.len() {
+            self.batch = match self.next_batch(conn)? {
+                Some(batch) => batch,
+                None => return Ok(None),
+            };
         }
-        let seq: i64 = row.get(0)?;
-        let id = ChangeId::from_bytes(row.get(1)?)
-            .ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?;
-        batch.end = seq;
-        if is_listed(listing, id) {
-            continue;
+        let mut part = self.fill(conn, &blocked)?;
+        if self.batch.at == self.batch.ids.len() {
+            part.pushed = self.batch.end;
+            part.regained = std::mem::take(&mut self.batch.lost);
         }
-        let change = read_change(conn, id)?;
-        let table_no = names.number(conn, &change.entity_type)?;
-        let file = encode_change(&change);
-        let size = file.len() as u64;
-        if size > limit || blocked.contains(&table_no) {
-            batch.kept.push(Kept { id, seq, table_no, bytes: size });
-        } else {
-            bytes += file.len();
-            batch.files.push((id, seq, file.into()));
-        }
+        Ok(Some(part))
     }
-    Ok(batch)
+
+    fn next_batch(&mut self, conn: &Connection) -> Result<Option<Batch>> {
+        if !self.lost_done {
+            let lost = lost(conn, self.no, MAX_PACK_CHANGES)?;
+            self.lost_done = lost.len() < MAX_PACK_CHANGES;
+            if !lost.is_empty() {
+                return self.batch_of_lost(conn, lost).map(Some);
+            }
+        }
+        if self.done {
+            return Ok(None);
+        }
+        self.batch_of_sequence(conn).map(Some)
+    }
+
+    /// Lost changes, as far as the log has them: of others there is nothing to put back.
+    fn batch_of_lost(&self, conn: &Connection, lost: Vec<ChangeId>) -> Result<Batch> {
+        let mut ids = Vec::with_capacity(lost.len());
+        let mut places = Places::new(conn, self.no)?;
+        for id in &lost {
+            if contains(conn, *id)? && !self.is_there(&mut places, *id)? {
+                // Where it stands in the sequence does not matter: it was there before.
+                ids.push((*id, 0));
+            }
+        }
+        let packs = !self.files_only && ids.len() > HANDFUL;
+        Ok(Batch { ids, at: 0, end: None, lost, packs })
+    }
+
+    fn batch_of_sequence(&mut self, conn: &Connection) -> Result<Batch> {
+        let mut places = Places::new(conn, self.no)?;
+        let from = pushed_seq(conn, self.no)?.max(self.batch.end.unwrap_or(0));
+        let mut batch = Batch { end: Some(from), ..Batch::default() };
+        let mut statement =
+            conn.prepare_cached("SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 ORDER BY seq")?;
+        let mut rows = statement.query([from])?;
+        self.done = true;
+        while let Some(row) = rows.next()? {
+            if batch.ids.len() == MAX_PACK_CHANGES {
+                self.done = false;
+                break;
+            }
+            let seq: i64 = row.get(0)?;
+            let id = ChangeId::from_bytes(row.get(1)?)
+                .ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?;
+            batch.end = Some(seq);
+            if !self.is_there(&mut places, id)? {
+                batch.ids.push((id, seq));
+            }
+        }
+        batch.ids.sort_unstable();
+        batch.packs = !self.files_only && batch.ids.len() > HANDFUL;
+        Ok(batch)
+    }
+
+    /// Whether a change lies there in a form that its readers can read.
+    fn is_there(&self, places: &mut Places<'_>, id: ChangeId) -> Result<bool> {
+        if self.files_only {
+            return Ok(super::plan::is_listed(&self.listing, id) || places.is_loose(id)?);
+        }
+        Ok(is_there(&self.listing, places, id)? || places.is_loose(id)?)
+    }
+
+    /// Encodes as much of the batch as makes a pack, or a part of loose files.
+    fn fill(&mut self, conn: &Connection, blocked: &HashSet<u32>) -> Result<Part> {
+        let mut names = Names::default();
+        let mut part = Part::default();
+        let mut writer = PackWriter::new();
+        let mut bytes = 0;
+        while let Some(&(id, seq)) = self.batch.ids.get(self.batch.at) {
+            if writer.is_full() || part.files.len() >= PART_FILES || bytes >= PART_BYTES {
+                break;
+            }
+            self.batch.at += 1;
+            let change = read_change(conn, id)?;
+            let table_no = names.number(conn, &change.entity_type)?;
+            let file = encode_change(&change);
+            if file.len() as u64 > self.limit || blocked.contains(&table_no) {
+                part.kept.push(Kept { id, seq, table_no, bytes: file.len() as u64 });
+                continue;
+            }
+            part.healed += u64::from(seq <= self.pushed_before);
+            if self.batch.packs && file.len() <= MAX_PACKED_CHANGE {
+                writer.add(id, &file);
+            } else {
+                bytes += file.len();
+                part.files.push((id, file.into()));
+            }
+        }
+        if !writer.is_empty() {
+            part.pack = Some((self.names.next(self.now_ms, self.random), writer.finish()));
+        }
+        Ok(part)
+    }
 }
 
 /// The tables that the remote knows by another key.
@@ -135,61 +268,86 @@ fn blocked_tables(conn: &Connection) -> Result<HashSet<u32>> {
     Ok(tracked.iter().filter(|table| !table.blocked.is_empty()).map(|table| table.table_no()).collect())
 }
 
-async fn put_batch(
-    session: &Session,
-    remote: &Remote,
-    row: &RemoteRow,
-    batch: Batch,
-    report: &mut SyncReport,
-) -> Result<()> {
-    let Batch { files, kept, end, .. } = batch;
-    let healed = files.iter().filter(|(_, seq, _)| *seq <= row.pushed_seq).count() as u64;
-    report.pushed += files.len() as u64;
-    report.healed += healed;
+async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, report: &mut SyncReport) -> Result<()> {
+    let Part { pack, files, kept, healed, regained, pushed } = part;
+    let loose: Vec<ChangeId> = files.iter().map(|(id, _)| *id).collect();
+    let count = loose.len() + pack.as_ref().map_or(0, |(_, packed)| packed.ids.len());
     put_files(session, remote, files).await?;
-    let no = row.no;
+    if let Some((name, packed)) = &pack {
+        remote.put(&ObjectName::Pack(*name), packed.bytes.clone()).await?;
+    }
+    report.pushed += count as u64;
+    report.healed += healed;
+    let epoch = pack.as_ref().and_then(|(name, _)| remote.sealed_under(&ObjectName::Pack(*name)));
+    let now_ms = session.world.now_ms();
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            kept.iter().try_for_each(|kept| keep(&tx, kept))?;
-            set_pushed(&tx, no, end)?;
+            if let Some((name, packed)) = &pack {
+                remember_pack(&tx, no, own_pack(*name, packed, epoch), now_ms)?;
+            }
+            let mut places = Places::new(&tx, no)?;
+            loose.iter().try_for_each(|id| places.remember_loose(*id))?;
+            kept.iter().filter(|kept| kept.seq > 0).try_for_each(|kept| keep(&tx, kept))?;
+            regained.iter().try_for_each(|id| regain(&tx, no, *id))?;
+            if let Some(end) = pushed {
+                set_pushed(&tx, no, end)?;
+            }
             Ok(tx.commit()?)
         })
         .await
 }
 
-async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, i64, Bytes)>) -> Result<()> {
+/// A pack that was just written here.
+pub(super) fn own_pack(name: ChangeId, packed: &Packed, epoch: Option<ChangeId>) -> NewPack<'_> {
+    let Packed { bytes, ids, raw } = packed;
+    NewPack { pack: name, size: bytes.len() as u64, raw: *raw, epoch, ids, complete: true }
+}
+
+async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, Bytes)>) -> Result<()> {
     futures::stream::iter(files.into_iter().map(Ok))
-        .try_for_each_concurrent(session.settings.concurrency.max(1), |(id, _, bytes)| async move {
+        .try_for_each_concurrent(session.settings.concurrency.max(1), |(id, bytes)| async move {
             remote.put(&ObjectName::Change(id), bytes).await
         })
         .await
 }
 
-/// Puts changes that stayed here before and need not any more, as the limit or the table's key changed. Returns them.
+/// Puts changes that stayed here before and need not any more, as the limit or the table's key changed.
 async fn push_kept_again(
     session: &Session,
     remote: &Remote,
+    row: &RemoteRow,
     listing: &Arc<Listing>,
     report: &mut SyncReport,
-) -> Result<HashSet<ChangeId>> {
-    let (limit, listed) = (session.settings.max_object_bytes, Arc::clone(listing));
-    let free = session
+) -> Result<()> {
+    let (limit, listed, no) = (session.settings.max_object_bytes, Arc::clone(listing), row.no);
+    let free: HashMap<ChangeId, Bytes> = session
         .run(move |conn| {
             let blocked = blocked_tables(conn)?;
-            let free = kept(conn)?.into_iter().filter(|k| k.bytes <= limit && !blocked.contains(&k.table_no));
-            let free: Vec<Kept> = free.filter(|kept| !is_listed(&listed, kept.id)).collect();
-            free.into_iter()
-                .map(|kept| Ok((kept.id, kept.seq, Bytes::from(encode_change(&read_change(conn, kept.id)?)))))
-                .collect::<Result<Vec<_>>>()
+            let mut places = Places::new(conn, no)?;
+            let mut free = HashMap::new();
+            for kept in kept(conn)?.into_iter().filter(|k| k.bytes <= limit && !blocked.contains(&k.table_no)) {
+                if !is_there(&listed, &mut places, kept.id)? {
+                    free.insert(kept.id, Bytes::from(encode_change(&read_change(conn, kept.id)?)));
+                }
+            }
+            Ok(free)
         })
         .await?;
-    let pushed: HashSet<ChangeId> = free.iter().map(|(id, _, _)| *id).collect();
+    let ids: Vec<ChangeId> = free.keys().copied().collect();
     report.pushed += free.len() as u64;
-    put_files(session, remote, free).await?;
-    let ids = pushed.clone();
-    session.run(move |conn| ids.iter().try_for_each(|id| unkeep(conn, *id))).await?;
-    Ok(pushed)
+    put_files(session, remote, free.into_iter().collect()).await?;
+    session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            let mut places = Places::new(&tx, no)?;
+            for id in ids {
+                unkeep(&tx, no, id)?;
+                places.remember_loose(id)?;
+            }
+            Ok(tx.commit()?)
+        })
+        .await
 }
 
 /// Names the own changes that are too large for a remote.

@@ -22,6 +22,9 @@ pub struct Settings {
     pub concurrency: usize,
     /// How many bytes of downloads are held in memory at once, a single larger file aside. 32 MiB.
     pub transfer_budget: usize,
+    /// How long a pack must have been seen before compaction removes what it replaced; by default one hour in a bucket and
+    /// seven days in a folder, where another program may carry the removal long before the pack.
+    pub compaction_grace: Option<Duration>,
     /// Where time and randomness come from.
     pub world: World,
 }
@@ -33,6 +36,7 @@ impl Default for Settings {
             max_object_bytes: 256 << 20,
             concurrency: 64,
             transfer_budget: 32 << 20,
+            compaction_grace: None,
             world: World::default(),
         }
     }

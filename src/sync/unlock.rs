@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{IDENTITY_LIMIT, Session};
-use crate::changelog::{is_encrypted, known_identities, pins, remember_pins, set_encrypted};
+use crate::changelog::{is_encrypted, known_identities, list_remotes, pins, remember_pins, set_encrypted};
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
@@ -24,6 +24,13 @@ pub(super) struct Remembered {
     encrypted: Option<bool>,
     pins: Vec<Pin>,
     identities: Vec<ChangeId>,
+}
+
+impl Remembered {
+    /// Whether the remote is known to be encrypted.
+    pub(super) fn is_encrypted(&self) -> bool {
+        self.encrypted == Some(true)
+    }
 }
 
 /// What lies on a remote.
@@ -50,6 +57,17 @@ pub(super) async fn unlock(session: &Session, remote: &Remote, no: i64, listing:
         record(session, no, keyring).await?;
     }
     Ok(unlocked)
+}
+
+/// The same, without recording anything.
+pub(super) async fn look(session: &Session, remote: &Remote, listing: &Listing) -> Result<Remote> {
+    let url = remote.url().to_owned();
+    let row = session.run(move |conn| Ok(list_remotes(conn)?.into_iter().find(|row| row.url == url))).await?;
+    let remembered = match row {
+        Some(row) => remember(session, row.no).await?,
+        None => Remembered::default(),
+    };
+    open(remote, &remembered, listing).await
 }
 
 /// What is known of a remote's encryption here.
@@ -97,7 +115,7 @@ pub(super) enum Stands {
 /// How a remote stands, whatever the caller would like it to be.
 pub(super) async fn stands(remote: &Remote, remembered: &Remembered, listing: &Listing) -> Result<Stands> {
     let signs = signs(remote, remembered, listing).await?;
-    let is_empty = listing.changes.is_empty() && listing.others.is_empty();
+    let is_empty = listing.changes.is_empty() && listing.packs.is_empty() && listing.others.is_empty();
     Ok(match (remembered.encrypted, signs) {
         (Some(true), _) | (_, Signs { encrypted: true, .. }) => Stands::Encrypted,
         _ if is_empty => Stands::Empty,
@@ -142,8 +160,10 @@ async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> R
     });
     let identities: Vec<ChangeId> = listed.collect();
     // Only plain writers leave changes and no identity; a remote that is known to be encrypted may have lost it.
-    signs.plain |=
-        identities.is_empty() && !listing.changes.is_empty() && !signs.encrypted && remembered.encrypted != Some(true);
+    signs.plain |= identities.is_empty()
+        && !(listing.changes.is_empty() && listing.packs.is_empty())
+        && !signs.encrypted
+        && remembered.encrypted != Some(true);
     for id in identities {
         let is_encrypted = match remembered.encrypted {
             Some(encrypted) if remembered.identities.contains(&id) => encrypted,

@@ -47,4 +47,16 @@ pub(crate) enum BadFile {
     NewerFormat,
     #[error("it asks for something that this version of zvon does not know: update it")]
     UnknownRequirement,
+    #[error("it does not begin as a pack does")]
+    NotAPack,
+    #[error("its {part} is outside the range that is allowed there, or does not add up")]
+    BadNumber { part: &'static str },
+    #[error("the checksum of its {part} is wrong")]
+    WrongChecksum { part: &'static str },
+    #[error("its {part} cannot be decompressed to what belongs there")]
+    BadCompression { part: &'static str },
+    #[error("its ids do not ascend")]
+    UnorderedIds,
+    #[error("it is not as long as it says")]
+    WrongLength,
 }

@@ -5,9 +5,14 @@ mod bad_file;
 mod change_file;
 mod control;
 mod name;
+mod pack;
 mod reader;
 
 pub(crate) use bad_file::BadFile;
 pub(crate) use change_file::{decode_change, encode_change};
 pub(crate) use control::{Identity, Layout, RemoteIdentity, TableDefinition};
 pub(crate) use name::{ObjectName, ParsedName};
+pub(crate) use pack::{
+    HEADER_GUESS, MAX_HEADER_BYTES, MAX_PACK_CHANGES, MAX_PACKED_CHANGE, PackHeader, PackWriter, Packed, decode_block,
+    decode_ids, encode_ids, is_frozen,
+};

@@ -4,9 +4,9 @@ use std::fmt;
 
 use crate::model::ChangeId;
 
-/// The ending of most objects.
+/// The endings of objects; an identity has none.
 const MSGPACK: &str = ".msgpack";
-/// The ending of key files.
+const PACK: &str = ".pack";
 const AGE: &str = ".age";
 
 /// The name of an object below a remote's base path, made of `[A-Za-z0-9._-]` and `/` alone, so that every store agrees on it.
@@ -22,6 +22,8 @@ pub(crate) enum ObjectName {
     Keys(ChangeId),
     /// `layout/{UUIDv7}.msgpack`: how files are to be laid out from here on.
     Layout(ChangeId),
+    /// `packs/{UUIDv7}.pack`: many changes.
+    Pack(ChangeId),
     /// `schemas/{SHA-256 in lower-case hex}.msgpack`: the definition of a table.
     Schema([u8; 32]),
 }
@@ -39,7 +41,7 @@ pub(crate) enum ParsedName {
 
 impl ObjectName {
     /// Every folder that holds objects, in the order in which their names sort.
-    pub(crate) const FOLDERS: [&'static str; 5] = ["changes", "identity", "keys", "layout", "schemas"];
+    pub(crate) const FOLDERS: [&'static str; 6] = ["changes", "identity", "keys", "layout", "packs", "schemas"];
 
     /// The folder that holds the object.
     pub(crate) fn folder(&self) -> &'static str {
@@ -48,6 +50,7 @@ impl ObjectName {
             Self::Identity(_) => "identity",
             Self::Keys(_) => "keys",
             Self::Layout(_) => "layout",
+            Self::Pack(_) => "packs",
             Self::Schema(_) => "schemas",
         }
     }
@@ -60,6 +63,7 @@ impl fmt::Display for ObjectName {
             Self::Identity(id) => write!(f, "{id}"),
             Self::Keys(id) => write!(f, "{id}{AGE}"),
             Self::Change(id) | Self::Layout(id) => write!(f, "{id}{MSGPACK}"),
+            Self::Pack(id) => write!(f, "{id}{PACK}"),
             Self::Schema(hash) => {
                 hash.iter().try_for_each(|byte| write!(f, "{byte:02x}"))?;
                 f.write_str(MSGPACK)
@@ -77,6 +81,7 @@ impl ParsedName {
             "identity" => Self::known(file.parse().ok().map(ObjectName::Identity)),
             "keys" => Self::known(file.strip_suffix(AGE).and_then(|stem| stem.parse().ok()).map(ObjectName::Keys)),
             "layout" => Self::known(stem(file).and_then(|stem| stem.parse().ok()).map(ObjectName::Layout)),
+            "packs" => Self::known(file.strip_suffix(PACK).and_then(|stem| stem.parse().ok()).map(ObjectName::Pack)),
             "schemas" => Self::known(stem(file).and_then(parse_hash).map(ObjectName::Schema)),
             _ => Self::Stranger,
         }
@@ -145,6 +150,7 @@ mod tests {
             (ObjectName::Identity(id()), format!("identity/{ID}")),
             (ObjectName::Keys(id()), format!("keys/{ID}.age")),
             (ObjectName::Layout(id()), format!("layout/{ID}.msgpack")),
+            (ObjectName::Pack(id()), format!("packs/{ID}.pack")),
             (ObjectName::Schema([0xA5; 32]), format!("schemas/{}.msgpack", "a5".repeat(32))),
         ];
         for (name, text) in names {
@@ -190,6 +196,9 @@ mod tests {
             &format!("layout/{ID}"),
             &format!("keys/{ID}"),
             &format!("keys/{ID}.age.tmp"),
+            &format!("packs/{ID}"),
+            &format!("packs/{ID}.msgpack"),
+            &format!("packs/.syncthing.{ID}.pack.tmp"),
             &format!("schemas/{}.msgpack", "A5".repeat(32)),
             &format!("schemas/{}.msgpack", "a5".repeat(31)),
             &format!("schemas/{}a.msgpack", "a5".repeat(32)),
@@ -200,7 +209,7 @@ mod tests {
     }
 
     fn any_name() -> impl Strategy<Value = ObjectName> {
-        (0..5, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
+        (0..6, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
             let mut bytes: [u8; 16] = hash[..16].try_into().unwrap();
             bytes[6] = bytes[6] & 0xF | 0x70;
             bytes[8] = bytes[8] & 0x3F | 0x80;
@@ -210,6 +219,7 @@ mod tests {
                 1 => ObjectName::Identity(id),
                 2 => ObjectName::Layout(id),
                 3 => ObjectName::Keys(id),
+                4 => ObjectName::Pack(id),
                 _ => ObjectName::Schema(hash),
             }
         })

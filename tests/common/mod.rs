@@ -1,8 +1,10 @@
 //! What the tests share: replicas in memory and in files, a remote of their own, rows as text. Uses the public API only.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
+pub mod counting_store;
 pub mod dated_store;
 pub mod faulty_store;
+pub mod packs;
 pub mod pair;
 pub mod shared_folder;
 pub mod wall;

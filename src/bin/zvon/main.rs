@@ -26,7 +26,7 @@ use tokio::runtime::Runtime;
 use crate::cli::Cli;
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
-use crate::output::{Answer, Output};
+use crate::output::{Afterwards, Answer, Output};
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -51,7 +51,15 @@ fn run(cli: Cli) -> Exit {
         std::process::exit(i32::from(Exit::Interrupted.code()));
     });
     let exit = match result {
-        Ok(answer) => output.answer(&answer),
+        Ok(mut answer) => {
+            let exit = output.answer(&answer);
+            if let Some(Afterwards(work)) = answer.take_afterwards()
+                && let Err(failure) = runtime.block_on(work)
+            {
+                output.remark(&failure);
+            }
+            exit
+        }
         Err(failure) => output.failure(&failure),
     };
     // A step that still runs is a transaction: cut off here, it never happened.

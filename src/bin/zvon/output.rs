@@ -1,7 +1,9 @@
 //! Where an answer goes: text or one JSON document on stdout, diagnostics on stderr. Decides nothing about either.
 
 use std::fmt::Write as _;
+use std::future::Future;
 use std::io::{self, Write as _};
+use std::pin::Pin;
 
 use serde::Serialize;
 
@@ -17,12 +19,22 @@ pub struct Answer {
     summary: bool,
     warnings: Vec<String>,
     exit: Exit,
+    afterwards: Option<Afterwards>,
+}
+
+/// Work that nobody waits for an answer because of.
+pub struct Afterwards(pub Pin<Box<dyn Future<Output = Result<(), Failure>> + Send>>);
+
+impl std::fmt::Debug for Afterwards {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Afterwards")
+    }
 }
 
 impl Answer {
     /// What the user asked to see: data for programs, text for people.
     pub fn new(data: &impl Serialize, text: String) -> Self {
-        Self { json: json(data), text, summary: false, warnings: Vec::new(), exit: Exit::Done }
+        Self { json: json(data), text, summary: false, warnings: Vec::new(), exit: Exit::Done, afterwards: None }
     }
 
     /// A word on what was done, which `--quiet` leaves out.
@@ -34,6 +46,17 @@ impl Answer {
     pub fn warn(mut self, warnings: Vec<String>) -> Self {
         self.warnings = warnings;
         self
+    }
+
+    /// What is to be done once the answer is out. Should it fail, that is a warning.
+    pub fn then(mut self, work: impl Future<Output = Result<(), Failure>> + Send + 'static) -> Self {
+        self.afterwards = Some(Afterwards(Box::pin(work)));
+        self
+    }
+
+    /// Takes what is to be done once the answer is out.
+    pub fn take_afterwards(&mut self) -> Option<Afterwards> {
+        self.afterwards.take()
     }
 
     /// How the process ends, where that is not well.
@@ -68,6 +91,15 @@ impl Output {
         match result {
             Ok(()) | Err(Failure::BrokenPipe) => answer.exit,
             Err(failure) => self.failure(&failure),
+        }
+    }
+
+    /// Tells of work after the answer that failed: the answer stands all the same.
+    pub fn remark(self, failure: &Failure) {
+        if let Failure::Error(told) = failure
+            && !self.quiet
+        {
+            complain(&format!("warning: the remote was not compacted: {}\n", text::plain(&told.message)));
         }
     }
 

@@ -1,6 +1,7 @@
 //! One file a command: its arguments, the library call, the words for the answer. Prints through [`crate::output`] alone.
 
 mod clone;
+mod compact;
 mod conflicts;
 mod demo;
 mod held;
@@ -32,8 +33,10 @@ pub enum Command {
     Sync(sync::Args),
     /// Make a new replica, with its tables, from a remote, and save that remote.
     Clone(clone::Args),
+    /// Pack what lies loose on the remote now, and remove what packs hold.
+    Compact(compact::Args),
     /// Show the replica, its tables and remotes, and what waits.
-    Status,
+    Status(status::Args),
     /// Show the history, newest first.
     Log(log::Args),
     /// Show what lost against a concurrent write, or bring it back.
@@ -56,7 +59,8 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Untrack(args) => untrack::run(args, context).await,
         Command::Sync(args) => sync::run(args, context).await,
         Command::Clone(args) => clone::run(args, context).await,
-        Command::Status => status::run(context).await,
+        Command::Compact(args) => compact::run(args, context).await,
+        Command::Status(args) => status::run(args, context).await,
         Command::Log(args) => log::run(args, context).await,
         Command::Conflicts(args) => conflicts::run(args, context).await,
         Command::Held => held::run(context).await,

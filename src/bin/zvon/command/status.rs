@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::path::Path;
 
-use zvon::{RemoteStatus, Status, TableStatus};
+use serde::Serialize;
+use zvon::{RemoteStatus, RemoteSurvey, Status, TableStatus};
 
 use crate::context::Context;
 use crate::failure::Failure;
@@ -11,10 +12,61 @@ use crate::output::Answer;
 use crate::text::{self, Lean};
 use crate::time;
 
-pub async fn run(context: &Context) -> Result<Answer, Failure> {
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Look at the remote too, this one or the one that is set: what lies there, what compaction would save, its clock.
+    //
+    // Takes the global flag's place and its value; here the URL may be left out, which the empty value says.
+    #[arg(long, value_name = "URL", num_args = 0..=1, default_missing_value = "")]
+    remote: Option<String>,
+}
+
+/// A replica, and the remote if it was looked at.
+#[derive(Serialize)]
+struct WithRemote<'a> {
+    #[serde(flatten)]
+    status: &'a Status,
+    remote: &'a RemoteSurvey,
+}
+
+pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
     let (place, replica) = context.open().await?;
     let status = replica.status().await?;
-    Ok(Answer::new(&status, words(&status, &place.database)))
+    let text = words(&status, &place.database);
+    if !context.remote_asked() {
+        return Ok(Answer::new(&status, text));
+    }
+    let remote = context.remote(&place, &replica, None)?;
+    let (url, replica) = (remote.url().to_owned(), &replica);
+    let survey = context.unlocking(remote, async |remote| replica.survey(&remote).await).await?;
+    let text = format!("{text}\n{}", on_survey(&url, &survey));
+    Ok(Answer::new(&WithRemote { status: &status, remote: &survey }, text))
+}
+
+/// What lies on the remote, a line each.
+fn on_survey(url: &str, survey: &RemoteSurvey) -> String {
+    let packed = format!("{} ({})", survey.packs, text::bytes(survey.pack_bytes));
+    let loose = format!("{} ({})", survey.loose_files, text::bytes(survey.loose_bytes));
+    let listing = format!(
+        "{} and {}; compacted {} and {}",
+        text::count(survey.objects, "object", "objects"),
+        text::count(survey.list_requests, "request", "requests"),
+        survey.objects_compacted,
+        survey.list_requests_compacted
+    );
+    let clock = survey.clock_skew_ms.map_or_else(
+        || "cannot be told from here".to_owned(),
+        |ms| format!("this machine is {} ms {} it", ms.unsigned_abs(), if ms < 0 { "behind" } else { "ahead of" }),
+    );
+    let lines = [
+        ("on", text::plain(url)),
+        ("packs", packed),
+        ("loose files", loose),
+        ("a listing", listing),
+        ("its clock", clock),
+    ];
+    let lines: Vec<Vec<String>> = lines.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
+    text::columns(0, &[Lean::Left; 2], &lines)
 }
 
 fn words(status: &Status, database: &Path) -> String {

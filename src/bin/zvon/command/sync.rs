@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use clap::ValueEnum;
 use serde::Serialize;
-use zvon::{SyncOptions, SyncReport};
+use zvon::{CompactOptions, Remote, Replica, SyncOptions, SyncReport};
 
 use crate::context::Context;
 use crate::failure::{Exit, Failure};
@@ -47,9 +47,10 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let options = options(args)?;
     let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
-    let replica = &replica;
-    let report = context.unlocking(remote, async |remote| replica.sync(&remote, &options).await).await?;
-    Ok(answer(&report, &report, String::new()))
+    let syncing = &replica;
+    let synced = async |remote: Remote| Ok((syncing.sync(&remote, &options).await?, remote));
+    let (report, remote) = context.unlocking(remote, synced).await?;
+    Ok(compacting(answer(&report, &report, String::new()), &report, replica, remote))
 }
 
 fn options(args: &Args) -> Result<SyncOptions, Failure> {
@@ -67,6 +68,18 @@ fn options(args: &Args) -> Result<SyncOptions, Failure> {
         Layout::Packs => zvon::Layout::Packs,
     });
     Ok(options)
+}
+
+/// Lets a compaction follow the answer of a sync that asks for one: nobody waits for the answer because of it.
+pub fn compacting(answer: Answer, report: &SyncReport, replica: Replica, remote: Remote) -> Answer {
+    if !report.compaction_due {
+        return answer;
+    }
+    answer.then(async move {
+        let mut options = CompactOptions::default();
+        options.only_if_due = true;
+        replica.compact(&remote, &options).await.map(drop).map_err(Failure::from)
+    })
 }
 
 /// The answer of a sync, which `data` tells to programs, and `first` to people before the sync itself.

@@ -1,0 +1,79 @@
+//! What is gone from a remote: the listing against what is remembered to lie there. What no object holds any more is lost, and
+//! the next push puts it back. Absence deletes nothing.
+
+use std::sync::Arc;
+
+use rusqlite::Connection;
+
+use super::{RemoteRow, Session};
+use crate::changelog::{
+    Places, contains, each_loose, forget_loose, forget_pack, forget_places, list_packs, lose, lose_packed,
+};
+use crate::db::immediate;
+use crate::error::Result;
+use crate::model::ChangeId;
+use crate::remote::Listing;
+
+/// Brings what is remembered of a remote in line with a listing, after everything listed was looked at.
+pub(super) async fn reconcile(session: &Session, row: &RemoteRow, listing: &Arc<Listing>) -> Result<()> {
+    let (listing, no, files) = (Arc::clone(listing), row.no, row.is_laid_out_as_files());
+    session.run(move |conn| compare(conn, no, &listing, files)).await
+}
+
+fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Result<()> {
+    let remembered = list_packs(conn, no)?;
+    let is_gone = |pack: ChangeId| listing.packs.binary_search_by_key(&pack, |listed| listed.id).is_err();
+    let packs: Vec<ChangeId> = remembered.iter().map(|row| row.pack).filter(|pack| is_gone(*pack)).collect();
+    let loose = gone_loose(conn, no, listing)?;
+    if packs.is_empty() && loose.is_empty() {
+        return Ok(());
+    }
+    let tx = immediate(conn)?;
+    if listing.is_without_changes() {
+        // All of it is to go there again, from the first change on: nothing has to be looked up.
+        forget_places(&tx, no)?;
+        return Ok(tx.commit()?);
+    }
+    let mut gone = loose;
+    gone.iter().try_for_each(|id| forget_loose(&tx, no, *id))?;
+    for pack in packs {
+        gone.extend(forget_pack(&tx, no, pack)?);
+    }
+    gone.sort_unstable();
+    gone.dedup();
+    let mut places = Places::new(&tx, no)?;
+    for id in gone {
+        let is_there = places.is_loose(id)? || !files && places.is_packed(id)?;
+        if !is_there && contains(&tx, id)? {
+            lose(&tx, no, id)?;
+        }
+    }
+    Ok(tx.commit()?)
+}
+
+/// The loose files that are remembered and not listed.
+fn gone_loose(conn: &Connection, no: i64, listing: &Listing) -> Result<Vec<ChangeId>> {
+    let (mut gone, mut at) = (Vec::new(), 0);
+    each_loose(conn, no, |id, _| {
+        while listing.changes.get(at).is_some_and(|listed| listed.id < id) {
+            at += 1;
+        }
+        if listing.changes.get(at).is_none_or(|listed| listed.id != id) {
+            gone.push(id);
+        }
+        Ok(())
+    })?;
+    Ok(gone)
+}
+
+/// Every change that lies in packs alone is to get a file of its own.
+pub(super) async fn unpack(session: &Session, row: &RemoteRow) -> Result<()> {
+    let no = row.no;
+    session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            lose_packed(&tx, no)?;
+            Ok(tx.commit()?)
+        })
+        .await
+}
