@@ -71,19 +71,19 @@ fn a_newer_format_is_refused() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("newer.db");
     drop(Replica::init(&path).unwrap());
-    let sql = "SELECT value FROM ZV_METADATA WHERE key = 'format_version'";
-    let known: String = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
     let set = |version: &str| {
         let sql = "UPDATE ZV_METADATA SET value = ?1 WHERE key = 'format_version'";
         assert_eq!(Connection::open(&path).unwrap().execute(sql, [version]).unwrap(), 1);
     };
+    let sql = "SELECT value FROM ZV_METADATA WHERE key = 'format_version'";
+    let current: String = Connection::open(&path).unwrap().query_row(sql, [], |row| row.get(0)).unwrap();
     set("99");
     for error in [Replica::open(&path).unwrap_err(), Replica::init(&path).unwrap_err()] {
         assert_error(&error, ErrorKind::Database, &["format version 99", "newer zvon"]);
     }
     set("what");
     assert_error(&Replica::open(&path).unwrap_err(), ErrorKind::Corrupt, &["format_version"]);
-    set(&known);
+    set(&current);
     Replica::open(&path).unwrap();
 }
 

@@ -158,3 +158,29 @@ fn format_version(conn: &Connection) -> Result<usize> {
 pub(crate) fn immediate(conn: &mut Connection) -> Result<Transaction<'_>> {
     Ok(conn.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica of before packs knew its remote's files from the sequence alone: they are remembered one by one from now on.
+    #[test]
+    fn what_an_older_replica_had_pushed_is_remembered_as_loose_files() {
+        let mut conn = Connection::open_in_memory().unwrap();
+        let tx = immediate(&mut conn).unwrap();
+        tx.execute_batch(SCHEMAS[0]).unwrap();
+        set_metadata(&tx, Metadata::FormatVersion, 1).unwrap();
+        tx.execute_batch(
+            "INSERT INTO ZV_REMOTE (no, url, pushed_seq) VALUES (1, 'here', 3), (2, 'there', 0);
+             INSERT INTO ZV_SEQUENCE (change_id, own) VALUES (x'01', 1), (x'02', 1), (x'03', 0), (x'04', 1);
+             INSERT INTO ZV_KEPT (change_id, seq, table_no, bytes) VALUES (x'02', 2, 1, 9);",
+        )
+        .unwrap();
+        tx.commit().unwrap();
+        create_replica(&mut conn, "author").unwrap();
+        let sql = "SELECT group_concat(remote_no || ':' || hex(change_id) || ':' || packed_ms, ' ') FROM ZV_LOOSE";
+        let loose: String = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(loose, "1:01:0 1:03:0");
+        assert_eq!(format_version(&conn).unwrap(), SCHEMAS.len());
+    }
+}

@@ -2,8 +2,21 @@
 
 use crate::place::Place;
 
-const COMMANDS: &[&str] =
-    &["init", "track", "untrack", "sync", "clone", "status", "log", "conflicts", "held", "verify", "key", "demo"];
+const COMMANDS: &[&str] = &[
+    "init",
+    "track",
+    "untrack",
+    "sync",
+    "clone",
+    "compact",
+    "status",
+    "log",
+    "conflicts",
+    "held",
+    "verify",
+    "key",
+    "demo",
+];
 
 #[test]
 fn help() {

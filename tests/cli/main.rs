@@ -1,6 +1,7 @@
 //! The command line, tried through the real binary as a user or a script would.
 
 mod commands;
+mod compact;
 mod demo;
 mod encryption;
 mod help;

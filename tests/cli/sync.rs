@@ -21,6 +21,7 @@ fn sync_says_what_it_did() {
         [
             "bytes_in",
             "bytes_out",
+            "compaction_due",
             "conflicts",
             "elapsed_ms",
             "healed",

@@ -89,7 +89,7 @@ mod tests {
         report.elapsed_ms = 12;
         assert_eq!(
             words(&report),
-            "Compacted file:///tmp/shared (12 ms)\n  pack 512 files and 1 pack into 1 pack (600 changes, 2.0 KiB)\n  \
+            "Compacted file:///tmp/shared (12 ms)\n  pack 512 files and 1 pack into 1 pack (600 changes, 1.9 KiB)\n  \
              remove 0 files and 1 pack that larger packs hold\n  513 objects wait for a later run: packs hold them too\n"
         );
         report.dry_run = true;
