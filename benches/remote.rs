@@ -98,7 +98,7 @@ fn raw_insert(source: &Path, target: &Path) -> Duration {
         let mut rows = select.query([]).unwrap();
         while let Some(row) = rows.next().unwrap() {
             for n in 0..columns {
-                insert.raw_bind_parameter(n + 1, row.get_ref(n).unwrap()).unwrap();
+                insert.raw_bind_parameter(n + 1, row.get::<_, rusqlite::types::Value>(n).unwrap()).unwrap();
             }
             insert.raw_execute().unwrap();
         }
