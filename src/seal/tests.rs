@@ -342,3 +342,30 @@ fn a_key_file_says_the_same_after_a_round_trip_and_nothing_unsound_is_read() {
     assert_eq!(KeyFile::decode(id(4), &without_parent.encode()), None);
     assert_eq!(KeyFile::decode(id(4), &[file.encode().as_slice(), b"\xc0"].concat()), None);
 }
+
+/// Run by `cargo test --release --lib speed -- --ignored --nocapture`, on a machine that nobody else wants.
+#[test]
+#[ignore = "measures, and means nothing in a debug build"]
+fn speed() {
+    let keyring = Keyring::create(id(1), id(2), &Lock::Recipients(Secret::generate().recipients())).unwrap();
+    let plain = bytes(32 << 20);
+    let name = ObjectName::Pack(id(3));
+    let mut sealed = Vec::new();
+    let rate = |mut work: Box<dyn FnMut() + '_>| {
+        let best = (0..7).map(|_| {
+            let started = std::time::Instant::now();
+            work();
+            started.elapsed()
+        });
+        32.0 * 1.048_576 / best.min().unwrap().as_secs_f64()
+    };
+    let seal = rate(Box::new(|| sealed = keyring.seal(&name, &plain).unwrap()));
+    let open = rate(Box::new(|| assert_eq!(keyring.open(&name, &sealed).unwrap().len(), plain.len())));
+    let small = rate(Box::new(|| {
+        for part in plain.chunks(300) {
+            keyring.seal(&name, part).unwrap();
+        }
+    }));
+    println!("sealing {seal:.0} MB/s, opening {open:.0} MB/s, sealing objects of 300 bytes {small:.0} MB/s");
+    assert!(seal >= 200.0 && open >= 200.0);
+}
