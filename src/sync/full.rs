@@ -7,13 +7,13 @@ use bytes::Bytes;
 use futures::StreamExt;
 use rusqlite::Connection;
 
-use super::packs::{Ask, PackReader, Records, Unread};
+use super::packs::{Ask, PackReader, Unread};
 use super::{RemoteRow, Session, SyncReport};
 use crate::changelog::{contains, forget_refused, list_packs, pack_ids, read_change};
 use crate::error::{Error, Result};
 use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, Listing, Remote};
-use crate::wire::{ObjectName, PackWriter, decode_change, encode_change};
+use crate::wire::{ObjectName, PackWriter, Records, decode_change, encode_change};
 
 const BATCH: usize = 1_000;
 

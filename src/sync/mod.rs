@@ -247,8 +247,9 @@ async fn pull_all(
         let mut found = packs::pull(session, remote, row, &listing, plan.packs, &known, report).await?;
         found.waiting.extend(plan.waiting);
         let plan = plan::loose(session, row, &listing, &known).await?;
-        let vanished = pull::pull(session, remote, row, &listing, plan, &known, found, report).await?;
-        packs::complete(session, row, &listing).await?;
+        let work = pull::Work { plan, known: &known, from_packs: found };
+        let vanished = pull::pull(session, remote, row, &listing, work, report).await?;
+        packs::complete(session, row).await?;
         if !vanished || round == RELISTS {
             return Ok(listing);
         }

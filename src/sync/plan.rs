@@ -136,7 +136,10 @@ pub(super) async fn packs(
     session.run(move |conn| compare_packs(conn, no, &listing, &known)).await
 }
 
-fn compare_packs(conn: &Connection, no: i64, listing: &Listing, known: &Known) -> Result<PackPlan> {
+fn compare_packs(conn: &mut Connection, no: i64, listing: &Listing, known: &Known) -> Result<PackPlan> {
+    // One view of the database: another process may sync at the same time.
+    let tx = conn.transaction()?;
+    let conn: &Connection = &tx;
     let mut plan = PackPlan::default();
     let remembered = list_packs(conn, no)?;
     for listed in &listing.packs {
@@ -171,7 +174,9 @@ pub(super) async fn loose(
     session.run(move |conn| compare_loose(conn, no, &listing, &known)).await
 }
 
-fn compare_loose(conn: &Connection, no: i64, listing: &Listing, known: &Known) -> Result<LoosePlan> {
+fn compare_loose(conn: &mut Connection, no: i64, listing: &Listing, known: &Known) -> Result<LoosePlan> {
+    let tx = conn.transaction()?;
+    let conn: &Connection = &tx;
     let mut plan = LoosePlan::default();
     let mut at = 0;
     each_loose(conn, no, |id, _| {

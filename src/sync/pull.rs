@@ -37,17 +37,23 @@ enum Arrived {
     Gone,
 }
 
+/// What a pull starts from.
+pub(super) struct Work<'a> {
+    pub(super) plan: LoosePlan,
+    pub(super) known: &'a Known,
+    pub(super) from_packs: FromPacks,
+}
+
 /// Fetches what a plan wants and appends it to the log; records that, and what came of packs. True where a listed file was gone.
 pub(super) async fn pull(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     listing: &Arc<Listing>,
-    plan: LoosePlan,
-    known: &Known,
-    from_packs: FromPacks,
+    work: Work<'_>,
     report: &mut SyncReport,
 ) -> Result<bool> {
+    let Work { plan, known, from_packs } = work;
     let progress = session.reporter(Phase::Pull);
     let before = report.pulled;
     let total = before + plan.wanted.len() as u64;
@@ -65,8 +71,9 @@ pub(super) async fn pull(
     }
     fetching.await.map_err(|e| Error::new(ErrorKind::Interrupted, "fetching stopped").caused_by(e))??;
     let vanished = outcome.vanished;
-    let waiting = Waiting { loose: plan.waiting, packed: from_packs.waiting };
-    record(session, remote, row, listing, known, outcome.refused, waiting, report).await?;
+    let findings =
+        Findings { refused: outcome.refused, waiting_loose: plan.waiting, waiting_packed: from_packs.waiting };
+    record(session, remote, row, listing, known, findings, report).await?;
     let (no, there) = (row.no, plan.there);
     session.run(move |conn| remember_there(conn, no, &there)).await?;
     Ok(vanished)
@@ -232,24 +239,24 @@ fn append_changes(conn: &Connection, changes: &[Change]) -> Result<u64> {
     Ok(added)
 }
 
-/// Changes whose time is still to come.
-struct Waiting {
-    loose: Vec<(ChangeId, String)>,
-    packed: Vec<(ChangeId, String)>,
+/// What did not become changes of the log: unreadable files, and changes whose time is still to come.
+struct Findings {
+    refused: Vec<Refusal>,
+    waiting_loose: Vec<(ChangeId, String)>,
+    waiting_packed: Vec<(ChangeId, String)>,
 }
 
 /// Records refused files and waiting changes, and tells what is new of them.
-#[expect(clippy::too_many_arguments, reason = "what a pull came to, and where that is recorded")]
 async fn record(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     listing: &Arc<Listing>,
     known: &Known,
-    refused: Vec<Refusal>,
-    waiting: Waiting,
+    findings: Findings,
     report: &mut SyncReport,
 ) -> Result<()> {
+    let Findings { refused, waiting_loose, waiting_packed } = findings;
     let now_ms = session.world.now_ms();
     let by_name = listing.refused.iter().map(|refused| Refusal {
         name: refused.name.clone(),
@@ -265,8 +272,8 @@ async fn record(
             report.newly_rejected.push(RejectedFile { name, bytes, reason });
         }
     }
-    let mut all_waiting = read_authors(remote, waiting.loose, session.settings.max_object_bytes).await?;
-    all_waiting.extend(waiting.packed);
+    let mut all_waiting = read_authors(remote, waiting_loose, session.settings.max_object_bytes).await?;
+    all_waiting.extend(waiting_packed);
     let gone: Vec<String> = known.refused().keys().filter(|name| !still_there(listing, name)).cloned().collect();
     let no = row.no;
     session

@@ -143,7 +143,10 @@ async fn pending(session: &Session, no: i64) -> Result<u64> {
 async fn produce(session: &Session, mut producer: Producer) -> Result<(Producer, Option<Part>)> {
     session
         .run(move |conn| {
-            let part = producer.next(conn)?;
+            // One view of the database: another process may sync at the same time.
+            let tx = conn.transaction()?;
+            let part = producer.next(&tx)?;
+            tx.commit()?;
             Ok((producer, part))
         })
         .await

@@ -13,6 +13,6 @@ pub(crate) use change_file::{decode_change, encode_change};
 pub(crate) use control::{Identity, Layout, RemoteIdentity, TableDefinition};
 pub(crate) use name::{ObjectName, ParsedName};
 pub(crate) use pack::{
-    HEADER_GUESS, MAX_HEADER_BYTES, MAX_PACK_CHANGES, MAX_PACKED_CHANGE, PackHeader, PackWriter, Packed, decode_block,
-    decode_ids, encode_ids, is_frozen,
+    HEADER_GUESS, MAX_HEADER_BYTES, MAX_PACK_CHANGES, MAX_PACKED_CHANGE, PackHeader, PackWriter, Packed, Records,
+    decode_block, decode_ids, encode_ids, is_frozen,
 };

@@ -22,17 +22,68 @@ enum Name {
     Pack(Id),
 }
 
-type Store = BTreeMap<Name, BTreeSet<Id>>;
+/// A set of small numbers, as bits: there are hundreds of thousands of states, each with a dozen sets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+struct Set(u64);
+
+impl Set {
+    fn of(ids: &[Id]) -> Self {
+        ids.iter().fold(Self::default(), |set, id| set.with(*id))
+    }
+
+    fn with(self, id: Id) -> Self {
+        assert!(id < 64, "the model's numbers are small");
+        Self(self.0 | 1 << id)
+    }
+
+    fn without(self, id: Id) -> Self {
+        Self(self.0 & !(1 << id))
+    }
+
+    fn contains(self, id: Id) -> bool {
+        self.0 >> id & 1 == 1
+    }
+
+    fn union(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    fn is_subset(self, other: Self) -> bool {
+        self.0 & !other.0 == 0
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn iter(self) -> impl Iterator<Item = Id> {
+        std::iter::successors(self.first(), move |id| Self(self.0 & (!1 << id)).first())
+    }
+
+    fn first(self) -> Option<Id> {
+        (!self.is_empty()).then(|| self.0.trailing_zeros().into())
+    }
+
+    fn last(self) -> Option<Id> {
+        self.0.checked_ilog2().map(Into::into)
+    }
+
+    fn ids(self) -> Vec<ChangeId> {
+        self.iter().map(id).collect()
+    }
+}
+
+type Store = BTreeMap<Name, Set>;
 
 /// What a compactor does next.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Next {
     ListLoose,
-    ListPacks { loose: BTreeSet<Id> },
-    Look { loose: BTreeSet<Id>, packs: BTreeSet<Id> },
-    ReadBack { loose: BTreeSet<Id>, victims: Vec<(Name, BTreeSet<Id>)>, left: BTreeSet<Id>, right: BTreeSet<Id> },
-    Remove { loose: BTreeSet<Id>, victims: Vec<Name> },
-    Write { loose: BTreeSet<Id> },
+    ListPacks { loose: Set },
+    Look { loose: Set, packs: Set },
+    ReadBack { loose: Set, victims: Vec<(Name, Set)>, left: Set, right: Set },
+    Remove { loose: Set, victims: Vec<Name> },
+    Write { loose: Set },
     Done,
 }
 
@@ -42,7 +93,7 @@ struct Compactor {
     no: Id,
     runs: u64,
     run: u64,
-    seen: BTreeMap<Id, (u64, BTreeSet<Id>)>,
+    seen: BTreeMap<Id, (u64, Set)>,
     next: Next,
 }
 
@@ -55,70 +106,56 @@ impl Compactor {
         self.next == Next::Done
     }
 
-    fn candidates(&self) -> Vec<Candidate> {
-        let ripe = self.seen.iter().filter(|(_, (seen, _))| is_ripe(*seen, self.run, 1));
-        ripe.map(|(pack, (seen_ms, ids))| Candidate {
+    fn candidates(&self, ripe_only: bool) -> Vec<Candidate> {
+        let counts = |seen: u64| !ripe_only || is_ripe(seen, self.run, 1);
+        let counting = self.seen.iter().filter(|(_, (seen, _))| counts(*seen));
+        let candidate = |(pack, (seen_ms, ids)): (&Id, &(u64, Set))| Candidate {
             pack: id(*pack),
-            first: id(*ids.first().unwrap()),
-            last: id(*ids.last().unwrap()),
+            first: id(ids.first().unwrap()),
+            last: id(ids.last().unwrap()),
             seen_ms: *seen_ms,
-        })
-        .collect()
-    }
-
-    fn covers_of(&self, pack: Id, ids: &BTreeSet<Id>, candidates: &[Candidate]) -> Option<BTreeSet<Id>> {
-        let ids: Vec<ChangeId> = ids.iter().map(|n| id(*n)).collect();
-        let load = |pack: ChangeId| {
-            let ids = self.seen[&pack.millis()].1.iter().map(|n| id(*n)).collect();
-            Ok::<_, Infallible>(Arc::new(ids))
         };
-        let Ok(found) = covers(id(pack), &ids, candidates, load);
-        found.map(|found| found.iter().map(|cover| cover.pack.millis()).collect())
+        counting.map(candidate).collect()
     }
 
-    fn victims(&self, loose: &BTreeSet<Id>) -> Vec<(Name, BTreeSet<Id>)> {
-        let candidates = self.candidates();
+    fn covers_of(&self, pack: Id, ids: Set, candidates: &[Candidate]) -> Option<Set> {
+        let load = |pack: ChangeId| Ok::<_, Infallible>(Arc::new(self.seen[&pack.millis()].1.ids()));
+        let Ok(found) = covers(id(pack), &ids.ids(), candidates, load);
+        found.map(|found| found.iter().fold(Set::default(), |set, cover| set.with(cover.pack.millis())))
+    }
+
+    fn victims(&self, loose: Set) -> Vec<(Name, Set)> {
+        let candidates = self.candidates(true);
         let mut victims = Vec::new();
-        for n in loose {
+        for n in loose.iter() {
             let holder = candidates.iter().find(|c| self.seen[&c.pack.millis()].1.contains(n));
-            victims.extend(holder.map(|holder| (Name::Loose(*n), BTreeSet::from([holder.pack.millis()]))));
+            victims.extend(holder.map(|holder| (Name::Loose(n), Set::of(&[holder.pack.millis()]))));
         }
         for (pack, (_, ids)) in &self.seen {
-            let covers = self.covers_of(*pack, ids, &candidates);
+            let covers = self.covers_of(*pack, *ids, &candidates);
             victims.extend(covers.map(|covers| (Name::Pack(*pack), covers)));
         }
         victims
     }
 
     /// Packs what no pack that it knows holds, and joins what is small and not covered.
-    fn write(&mut self, loose: &BTreeSet<Id>, store: &mut Store) {
-        let all: Vec<Candidate> = self
-            .seen
-            .iter()
-            .map(|(pack, (seen_ms, ids))| Candidate {
-                pack: id(*pack),
-                first: id(*ids.first().unwrap()),
-                last: id(*ids.last().unwrap()),
-                seen_ms: *seen_ms,
-            })
-            .collect();
-        let bare: Vec<Id> =
-            loose.iter().copied().filter(|n| !self.seen.values().any(|(_, ids)| ids.contains(n))).collect();
-        let small: Vec<SmallPack> = self
-            .seen
-            .iter()
-            .filter(|(pack, (_, ids))| self.covers_of(**pack, ids, &all).is_none())
-            .map(|(pack, (_, ids))| SmallPack { pack: id(*pack), changes: ids.len() as u64 })
-            .collect();
-        let inputs = choose(bare.len(), &small, true);
-        let mut ids: BTreeSet<Id> = if inputs.loose { bare.into_iter().collect() } else { BTreeSet::new() };
-        inputs.packs.iter().for_each(|pack| ids.extend(&self.seen[&pack.millis()].1));
+    fn write(&mut self, loose: Set, store: &mut Store) {
+        let all = self.candidates(false);
+        let packed = self.seen.values().fold(Set::default(), |all, (_, ids)| all.union(*ids));
+        let bare = loose.iter().filter(|n| !packed.contains(*n)).fold(Set::default(), Set::with);
+        let is_small = |(pack, (_, ids)): &(&Id, &(u64, Set))| self.covers_of(**pack, *ids, &all).is_none();
+        let small = self.seen.iter().filter(is_small);
+        let small: Vec<SmallPack> =
+            small.map(|(pack, (_, ids))| SmallPack { pack: id(*pack), changes: ids.iter().count() as u64 }).collect();
+        let inputs = choose(bare.iter().count(), &small, true);
+        let loose = if inputs.loose { bare } else { Set::default() };
+        let ids = inputs.packs.iter().fold(loose, |ids, pack| ids.union(self.seen[&pack.millis()].1));
         if ids.is_empty() {
             return;
         }
         let greatest = self.seen.keys().last().copied().unwrap_or(0);
         let name = (greatest / 10 + 1) * 10 + self.no;
-        store.insert(Name::Pack(name), ids.clone());
+        store.insert(Name::Pack(name), ids);
         self.seen.insert(name, (self.run, ids));
     }
 
@@ -128,25 +165,24 @@ impl Compactor {
             Next::ListPacks { loose } => Next::Look { loose, packs: packs_in(store) },
             Next::Look { loose, packs } => {
                 // A pack that is gone is forgotten; of a new one the header is read, unless it has gone meanwhile.
-                self.seen.retain(|pack, _| packs.contains(pack));
-                for pack in packs {
+                self.seen.retain(|pack, _| packs.contains(*pack));
+                for pack in packs.iter() {
                     if let Some(ids) = store.get(&Name::Pack(pack)) {
-                        self.seen.entry(pack).or_insert_with(|| (self.run, ids.clone()));
+                        self.seen.entry(pack).or_insert((self.run, *ids));
                     }
                 }
-                let victims = self.victims(&loose);
-                let left = victims.iter().flat_map(|(_, covers)| covers).copied().collect();
-                Next::ReadBack { loose, victims, left, right: BTreeSet::new() }
+                let victims = self.victims(loose);
+                let left = victims.iter().fold(Set::default(), |left, (_, covers)| left.union(*covers));
+                Next::ReadBack { loose, victims, left, right: Set::default() }
             }
-            Next::ReadBack { loose, victims, mut left, mut right } => match left.pop_first() {
+            Next::ReadBack { loose, victims, left, right } => match left.first() {
                 Some(cover) => {
-                    if store.get(&Name::Pack(cover)) == self.seen.get(&cover).map(|(_, ids)| ids) {
-                        right.insert(cover);
-                    }
-                    Next::ReadBack { loose, victims, left, right }
+                    let is_right = store.get(&Name::Pack(cover)) == self.seen.get(&cover).map(|(_, ids)| ids);
+                    let right = if is_right { right.with(cover) } else { right };
+                    Next::ReadBack { loose, victims, left: left.without(cover), right }
                 }
                 None => {
-                    let victims = victims.into_iter().filter(|(_, covers)| covers.is_subset(&right));
+                    let victims = victims.into_iter().filter(|(_, covers)| covers.is_subset(right));
                     Next::Remove { loose, victims: victims.map(|(name, _)| name).collect() }
                 }
             },
@@ -154,7 +190,7 @@ impl Compactor {
                 Some(victim) => {
                     store.remove(&victim);
                     match victim {
-                        Name::Loose(n) => drop(loose.remove(&n)),
+                        Name::Loose(n) => loose = loose.without(n),
                         Name::Pack(pack) => drop(self.seen.remove(&pack)),
                     }
                     Next::Remove { loose, victims }
@@ -162,7 +198,7 @@ impl Compactor {
                 None => Next::Write { loose },
             },
             Next::Write { loose } => {
-                self.write(&loose, store);
+                self.write(loose, store);
                 self.run += 1;
                 if self.run > self.runs { Next::Done } else { Next::ListLoose }
             }
@@ -171,18 +207,22 @@ impl Compactor {
     }
 }
 
-fn loose_in(store: &Store) -> BTreeSet<Id> {
-    store.keys().filter_map(|name| if let Name::Loose(n) = name { Some(*n) } else { None }).collect()
+fn loose_in(store: &Store) -> Set {
+    store.keys().fold(Set::default(), |set, name| if let Name::Loose(n) = name { set.with(*n) } else { set })
 }
 
-fn packs_in(store: &Store) -> BTreeSet<Id> {
-    store.keys().filter_map(|name| if let Name::Pack(n) = name { Some(*n) } else { None }).collect()
+fn packs_in(store: &Store) -> Set {
+    store.keys().fold(Set::default(), |set, name| if let Name::Pack(n) = name { set.with(*n) } else { set })
+}
+
+fn everything_in(store: &Store) -> Set {
+    store.values().fold(Set::default(), |all, ids| all.union(*ids))
 }
 
 /// A replica that pulls: it lists name by name, fetches what it lacks, and lists again where something was gone.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Reader {
-    has: BTreeSet<Id>,
+    has: Set,
     cursor: Option<Name>,
     listed: Vec<Name>,
     listing: bool,
@@ -195,7 +235,7 @@ struct Reader {
 impl Reader {
     fn new() -> Self {
         Self {
-            has: BTreeSet::new(),
+            has: Set::default(),
             cursor: None,
             listed: Vec::new(),
             listing: true,
@@ -219,9 +259,9 @@ impl Reader {
         } else if let Some(name) = self.listed.pop() {
             // Packs come first, as the greater names do here: what a pack brought is not fetched from a loose file.
             match store.get(&name) {
-                Some(ids) if !ids.is_subset(&self.has) => {
+                Some(ids) if !ids.is_subset(self.has) => {
                     assert!(self.fetched.insert(name), "{name:?} is fetched twice");
-                    self.has.extend(ids);
+                    self.has = self.has.union(*ids);
                 }
                 Some(_) => {}
                 None => self.vanished = true,
@@ -248,13 +288,12 @@ struct Explored {
 
 /// Walks through every state that can be reached, and checks each.
 fn explore(start: World) -> Explored {
-    let all: BTreeSet<Id> = start.store.values().flatten().copied().collect();
+    let all = everything_in(&start.store);
     let mut seen: HashSet<World> = HashSet::from([start.clone()]);
     let mut open = vec![start];
     let mut ends = HashSet::new();
     while let Some(world) = open.pop() {
-        let there: BTreeSet<Id> = world.store.values().flatten().copied().collect();
-        assert_eq!(there, all, "a change is unreachable: {world:?}");
+        assert_eq!(everything_in(&world.store), all, "a change is unreachable: {world:?}");
         let mut is_end = true;
         for at in 0..world.compactors.len() {
             if !world.compactors[at].is_done() {
@@ -287,8 +326,8 @@ fn explore(start: World) -> Explored {
 }
 
 fn store(loose: &[Id], packs: &[(Id, &[Id])]) -> Store {
-    let loose = loose.iter().map(|n| (Name::Loose(*n), BTreeSet::from([*n])));
-    loose.chain(packs.iter().map(|(pack, ids)| (Name::Pack(*pack), ids.iter().copied().collect()))).collect()
+    let loose = loose.iter().map(|n| (Name::Loose(*n), Set::of(&[*n])));
+    loose.chain(packs.iter().map(|(pack, ids)| (Name::Pack(*pack), Set::of(ids)))).collect()
 }
 
 #[test]
@@ -332,10 +371,10 @@ fn a_rule_that_lets_twins_remove_each_other_is_caught() {
     let mut world = World { store: store(&[], &[(5, &[1]), (6, &[1])]), compactors: Vec::new(), reader: None };
     for (no, victim, cover) in [(1, 5, 6), (2, 6, 5)] {
         let mut compactor = Compactor::new(no, 1);
-        let victims = vec![(Name::Pack(victim), BTreeSet::from([cover]))];
-        compactor.seen = BTreeMap::from([(cover, (1, BTreeSet::from([1])))]);
-        let left = BTreeSet::from([cover]);
-        compactor.next = Next::ReadBack { loose: BTreeSet::new(), victims, left, right: BTreeSet::new() };
+        let victims = vec![(Name::Pack(victim), Set::of(&[cover]))];
+        compactor.seen = BTreeMap::from([(cover, (1, Set::of(&[1])))]);
+        let left = Set::of(&[cover]);
+        compactor.next = Next::ReadBack { loose: Set::default(), victims, left, right: Set::default() };
         world.compactors.push(compactor);
     }
     explore(world);

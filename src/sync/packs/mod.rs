@@ -22,7 +22,7 @@ use crate::remote::{ListedPack, Listing, Remote};
 use crate::report::Phase;
 use crate::wire::{BadFile, ObjectName, PackHeader};
 use read::BadPack;
-pub(super) use read::{Ask, PackReader, Records, Unread};
+pub(super) use read::{Ask, PackReader, Unread};
 
 /// How many packs are under way at once; they share the budget of bytes.
 const AHEAD: usize = 3;
@@ -289,10 +289,8 @@ fn lacking(conn: &Connection, ids: &[ChangeId]) -> Result<Vec<usize>> {
 
 /// Records what the log holds of a pack that was read, and that it is not refused any more.
 fn settle(conn: &mut Connection, ground: &Ground, pack: ListedPack, all_good: bool) -> Result<()> {
-    let ids = pack_ids(conn, ground.no, pack.id)?;
-    let is_complete = lacking(conn, &ids)?.is_empty();
     let tx = immediate(conn)?;
-    if is_complete {
+    if lacking(&tx, &pack_ids(&tx, ground.no, pack.id)?)?.is_empty() {
         complete_pack(&tx, ground.no, pack.id)?;
     }
     if all_good {
@@ -335,18 +333,17 @@ pub(super) async fn any_known(session: &Session, remote: &Remote, listing: &List
 }
 
 /// Records which packs the log holds all of, now that what it lacked has come from loose files.
-pub(super) async fn complete(session: &Session, row: &RemoteRow, listing: &Arc<Listing>) -> Result<()> {
-    let (no, listing) = (row.no, Arc::clone(listing));
+pub(super) async fn complete(session: &Session, row: &RemoteRow) -> Result<()> {
+    let no = row.no;
     session
         .run(move |conn| {
-            let packs: Vec<ChangeId> =
-                list_packs(conn, no)?.iter().filter(|row| !row.complete).map(|r| r.pack).collect();
-            for pack in packs.into_iter().filter(|pack| listing.packs.iter().any(|listed| listed.id == *pack)) {
-                if lacking(conn, &pack_ids(conn, no, pack)?)?.is_empty() {
-                    complete_pack(conn, no, pack)?;
+            let tx = immediate(conn)?;
+            for row in list_packs(&tx, no)?.into_iter().filter(|row| !row.complete) {
+                if lacking(&tx, &pack_ids(&tx, no, row.pack)?)?.is_empty() {
+                    complete_pack(&tx, no, row.pack)?;
                 }
             }
-            Ok(())
+            Ok(tx.commit()?)
         })
         .await
 }

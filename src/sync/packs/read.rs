@@ -11,10 +11,10 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::{Change, ChangeId};
+use crate::model::ChangeId;
 use crate::remote::{Interruption, Remote};
 use crate::seal::BadSeal;
-use crate::wire::{BadFile, HEADER_GUESS, MAX_HEADER_BYTES, ObjectName, PackHeader, decode_block};
+use crate::wire::{BadFile, HEADER_GUESS, MAX_HEADER_BYTES, ObjectName, PackHeader, Records, decode_block};
 
 /// Gaps between wanted blocks that are fetched along rather than asked around.
 const GAP: u64 = 256 << 10;
@@ -59,9 +59,6 @@ impl From<BadFile> for Unread {
         Self::Bad(bad.into())
     }
 }
-
-/// What a block holds: for each of its ids a change, or why it is refused.
-pub(in crate::sync) type Records = Vec<Result<Change, (ChangeId, BadFile)>>;
 
 /// How a pack is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 
 use super::BadFile;
 use crate::model::ChangeId;
-pub(crate) use read::{decode_block, decode_ids};
+pub(crate) use read::{Records, decode_block, decode_ids};
 pub(crate) use write::{PackWriter, Packed, encode_ids};
 
 const MAGIC: [u8; 8] = *b"\x89ZVPACK\n";

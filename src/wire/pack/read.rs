@@ -6,12 +6,11 @@ use super::{BlockHead, ID};
 use crate::model::{Change, ChangeId};
 use crate::wire::{BadFile, decode_change};
 
+/// What a block holds: for each of its ids a change, or why it is refused.
+pub(crate) type Records = Vec<Result<Change, (ChangeId, BadFile)>>;
+
 /// Reads one block: a change, or why it is refused, for each of its ids.
-pub(crate) fn decode_block(
-    head: &BlockHead,
-    ids: &[ChangeId],
-    bytes: &[u8],
-) -> Result<Vec<Result<Change, (ChangeId, BadFile)>>, BadFile> {
+pub(crate) fn decode_block(head: &BlockHead, ids: &[ChangeId], bytes: &[u8]) -> Result<Records, BadFile> {
     if bytes.len() != head.stored as usize {
         return Err(BadFile::WrongLength);
     }
