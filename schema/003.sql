@@ -64,5 +64,5 @@ ALTER TABLE ZV_SOURCE ADD COLUMN local_key TEXT NOT NULL DEFAULT '';
 ALTER TABLE ZV_SOURCE ADD COLUMN renamed TEXT NOT NULL DEFAULT '{}';
 UPDATE ZV_SOURCE SET entity_type = name;
 
--- Whether the table's capture is lifted for a change of its schema.
-ALTER TABLE ZV_TRACKED ADD COLUMN altering INTEGER NOT NULL DEFAULT 0;
+-- The columns that the table had when its capture was lifted for a change of its schema; none otherwise.
+ALTER TABLE ZV_TRACKED ADD COLUMN altering TEXT NOT NULL DEFAULT '[]';

@@ -119,7 +119,9 @@ fn check_columns(definition: &TableDefinition, columns: &[Column]) -> Result<(),
     if has(DELETED_FIELD) {
         return Err(Refusal::ReservedColumn);
     }
-    let missing = definition.key.iter().find(|column| !has(column));
+    let now = |logged: &String| definition.renamed.iter().find(|(_, name)| *name == logged).map(|(now, _)| now.clone());
+    let key: Vec<String> = definition.key.iter().map(|name| now(name).unwrap_or_else(|| name.clone())).collect();
+    let missing = key.iter().chain(definition.renamed.keys()).find(|column| !has(column));
     missing.map_or(Ok(()), |column| Err(Refusal::NoKeyColumn { column: shown(column) }))
 }
 

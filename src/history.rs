@@ -20,6 +20,10 @@ pub(crate) fn log(conn: &Connection, table: Option<&str>, row: Option<&str>, lim
         }
     }
     let author: String = get_metadata(conn, Metadata::DatabaseUuid)?.unwrap_or_default();
+    // A table that was renamed keeps its name in the log.
+    let tracked = table.map(|name| Ok::<_, Error>(list_tracked(conn)?.into_iter().find(|t| same_name(t.name(), name))));
+    let tracked = tracked.transpose()?.flatten();
+    let table = tracked.as_ref().map(|tracked| tracked.source.entity_type.as_str()).or(table);
     let sql = "SELECT id FROM ZV_CHANGE WHERE (?1 IS NULL OR entity_type = ?1 COLLATE NOCASE) \
                AND (?2 IS NULL OR entity_id = ?2) ORDER BY id DESC LIMIT ?3";
     let mut statement = conn.prepare_cached(sql)?;

@@ -24,7 +24,7 @@ pub use db::DatabaseKey;
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};
-pub use replica::{Replica, TrackOptions};
+pub use replica::{AlterOptions, Replica, TrackOptions};
 pub use report::*;
 pub use seal::{Lock, Recipient, Secret};
 pub use sync::{CompactOptions, Join, RemoteLayout as Layout, Settings, SyncOptions};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
-use crate::capture::{TrackedNow, Wanted, seal, seal_within, track, untrack};
+use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
 use crate::changelog::Log;
 use crate::db::{
     DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, open_database, open_replica,
@@ -63,6 +63,18 @@ pub struct TrackOptions {
     /// Whether merges hold rows without a parent; by default, where no such row is there now.
     pub enforce_fk: Option<bool>,
     /// Rows that are missing from a table that was dropped or rebuilt were deleted; otherwise they are shown again.
+    pub accept_deletes: bool,
+}
+
+/// What [`Replica::alter_end`] cannot see for itself.
+#[derive(Debug, Clone, Default)]
+#[non_exhaustive]
+pub struct AlterOptions {
+    /// Columns that have another name in a table that was made anew: the old name and the new.
+    pub renamed: Vec<(String, String)>,
+    /// Columns that are gone from a table that was made anew.
+    pub dropped: Vec<String>,
+    /// Rows that are missing were deleted; otherwise they are shown again.
     pub accept_deletes: bool,
 }
 
@@ -218,6 +230,7 @@ impl Replica {
             excluded: options.exclude.clone(),
             enforce_fk: options.enforce_fk,
             accept_deletes: options.accept_deletes,
+            ..Default::default()
         };
         let tracked = self.session.run(move |conn| {
             let tables = crate::capture::parents_first(conn, tables)?;
@@ -236,6 +249,55 @@ impl Replica {
             Ok(done)
         });
         Ok(tracked.await?.into_iter().map(report).collect())
+    }
+
+    /// Lifts the capture of tables whose columns or names are about to change by DROP, RENAME, or a rebuild: SQLite refuses
+    /// those, or misnames what triggers say, while triggers are there. What other programs write meanwhile is found by
+    /// [`alter_end`](Self::alter_end).
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Schema`] if one of them is not tracked, [`ErrorKind::Usage`] if it is being altered already.
+    pub async fn alter_begin(&self, tables: &[&str]) -> Result<()> {
+        let (tables, world): (Vec<String>, _) =
+            (tables.iter().map(|name| (*name).to_owned()).collect(), self.session.world.clone());
+        let work = move |conn: &mut Connection| {
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            tables.iter().try_for_each(|table| alter_begin(&mut log, table))?;
+            log.finish()?;
+            Ok(tx.commit()?)
+        };
+        self.session.run(work).await
+    }
+
+    /// Restores the capture of a table after [`alter_begin`](Self::alter_begin), by the name that it had or that it has now,
+    /// and records what was written in between. Columns and tables that SQLite renamed keep their names in the log.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Usage`] if the table is not being altered, or if it was made anew and it is not clear which columns were
+    /// renamed; [`ErrorKind::Schema`] if it cannot be tracked as it is now.
+    pub async fn alter_end(&self, table: &str, options: &AlterOptions) -> Result<TrackReport> {
+        let (table, world) = (table.to_owned(), self.session.world.clone());
+        let end = AlterEnd {
+            renamed: options.renamed.clone(),
+            dropped: options.dropped.clone(),
+            accept_deletes: options.accept_deletes,
+        };
+        let work = move |conn: &mut Connection| {
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            let now = alter_end(&mut log, &world, &table, &end)?;
+            log.finish()?;
+            sync::define(&tx)?;
+            tx.commit()?;
+            merge(conn, &world, &|_| ())?;
+            Ok(now)
+        };
+        self.session.run(work).await.map(report)
     }
 
     /// Stops the capture of tables; their rows and their history stay.

@@ -4,8 +4,8 @@ use rusqlite::Connection;
 
 use crate::capture::count_journal;
 use crate::changelog::{
-    RemoteRow, count_conflicts, count_held, count_pending, is_encrypted, kept, list_held, list_remotes, list_tracked,
-    refused_files, waiting,
+    RemoteRow, Tracked, count_conflicts, count_held, count_pending, is_encrypted, kept, list_held, list_remotes,
+    list_tracked, refused_files, waiting,
 };
 use crate::db::{Ident, Metadata, get_metadata, read_table};
 use crate::error::Result;
@@ -55,10 +55,18 @@ fn tables(conn: &Connection) -> Result<Vec<TableStatus>> {
             tracked: tracked.active,
             held: held.iter().filter(|row| row.table_no == tracked.table_no()).count() as u64,
             name: tracked.name().to_owned(),
-            notice: if tracked.blocked.is_empty() { tracked.notice } else { tracked.blocked },
+            notice: notice(tracked),
         });
     }
     Ok(tables)
+}
+
+fn notice(tracked: Tracked) -> String {
+    match (tracked.is_altering(), tracked.blocked.is_empty()) {
+        (true, _) => format!("its schema is being changed; `zvon alter end {}` restores capture", tracked.source.table),
+        (false, false) => tracked.blocked,
+        (false, true) => tracked.notice,
+    }
 }
 
 fn remote(conn: &Connection, row: RemoteRow, journal: u64, now_ms: u64) -> Result<RemoteStatus> {

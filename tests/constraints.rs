@@ -195,3 +195,38 @@ async fn keys_that_look_like_numbers_only_to_a_machine() {
     assert_eq!(table(&b, "t").len(), 8);
     assert_eq!(table(&a, "t"), table(&b, "t"));
 }
+
+#[tokio::test]
+async fn unique_indexes_on_expressions_and_on_some_rows() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, email TEXT, gone INTEGER NOT NULL DEFAULT 0, slug TEXT AS (lower(trim(email))));
+        CREATE UNIQUE INDEX t_email ON t (lower(email)) WHERE gone = 0;
+        CREATE UNIQUE INDEX t_slug ON t (slug, gone)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO t VALUES ('a', 'X@y', 0), ('c', 'c@y', 0)");
+    sync(&a, &remote).await;
+    run(&b, "INSERT INTO t VALUES ('b', 'x@Y', 0), ('d', 'd@y', 0)");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t").len(), 3);
+        let held = replica.held().await.unwrap().rows;
+        assert_eq!((held.len(), held[0].reason.as_str()), (1, "unique"));
+        assert_verified(replica, &remote).await;
+    }
+    // A REPLACE removes the row that has the same value of the expression, and that is a delete.
+    run(&a, "INSERT OR REPLACE INTO t VALUES ('e', 'C@Y', 0); UPDATE OR REPLACE t SET email = 'D@y' WHERE id = 'e'");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        let ids = rows(&replica.connection(), "SELECT id FROM t WHERE id IN ('c', 'd', 'e')");
+        assert_eq!(ids, ["'e'"]);
+    }
+    // The index has only the rows that are not gone: the one that was held comes in.
+    run(&a, "UPDATE t SET gone = 1 WHERE id IN ('a', 'b')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t").len(), 3);
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_eq!(table(&a, "t"), table(&b, "t"));
+}

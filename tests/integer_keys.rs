@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::Connection;
 use zvon::{Join, Replica, SyncOptions, TrackOptions};
@@ -110,10 +111,12 @@ async fn a_number_is_kept_where_it_is_free() {
 #[tokio::test]
 async fn a_freed_number_that_is_given_again_is_another_row() {
     let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, v); INSERT INTO t VALUES (1, 'one'), (2, 'two')";
-    let (a, b, remote) = (usual(schema).await, usual(schema).await, fresh_remote());
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let (a, b) = (on_the_wall(usual(schema).await, &wall, 1), on_the_wall(usual(schema).await, &wall, 2));
     converge(&[&a, &b], &remote).await;
     run(&a, "DELETE FROM t WHERE id = 2; INSERT INTO t (v) VALUES ('new')");
     assert_eq!(ask(&a, "SELECT id FROM t WHERE v = 'new'"), ["2"]);
+    wall.advance(1);
     run(&b, "UPDATE t SET v = 'edited' WHERE id = 2");
     let shown = alike(&[&a, &b], &remote, "SELECT v FROM t ORDER BY v").await;
     assert_eq!(shown, ["'edited'", "'new'", "'one'"], "the later write brought the old row back");
@@ -385,4 +388,59 @@ async fn rows_written_while_capture_was_off_are_found() {
     let shown = alike(&[&b, &a], &remote, ALBUMS).await;
     assert_eq!(shown, ["'changed'|'changed'|'a'", "'while off'|'off'|NULL"]);
     assert_eq!(ask(&a, "SELECT count(*) FROM artist"), ["3"]);
+}
+
+/// Two laptops that each had rows before they met.
+async fn laptops() -> (Replica, Replica, zvon::Remote) {
+    let schema = MUSIC.split("INSERT INTO artist").next().unwrap();
+    let rows = "INSERT INTO artist VALUES (1, 'of a'); INSERT INTO album VALUES (1, 'A', 1); INSERT INTO tag VALUES (1, 'a'); INSERT INTO album_tag VALUES (1, 1)";
+    let (a, b, remote) = (usual(&format!("{schema}{rows}")).await, Replica::in_memory().unwrap(), fresh_remote());
+    sync(&a, &remote).await;
+    run(&b, schema);
+    run(
+        &b,
+        "INSERT INTO artist VALUES (1, 'of b'), (2, 'gone'); INSERT INTO album VALUES (1, 'B', 1), (2, 'B2', 2); INSERT INTO tag VALUES (1, 'b'); INSERT INTO album_tag VALUES (1, 1), (2, 1)",
+    );
+    b.track_all(&TrackOptions::default()).await.unwrap();
+    run(
+        &b,
+        "PRAGMA foreign_keys = ON; DELETE FROM artist WHERE id = 2; UPDATE album SET title = 'B1' WHERE id = 1; INSERT INTO album VALUES (7, 'B7', 1)",
+    );
+    let error = b.sync(&remote, &SyncOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), zvon::ErrorKind::Unrelated);
+    assert!(error.to_string().contains("--join separate"), "{error}");
+    (a, b, remote)
+}
+
+#[tokio::test]
+async fn laptops_that_join_separately_keep_all_their_rows() {
+    let (a, b, remote) = laptops().await;
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Separate);
+    b.sync(&remote, &options).await.unwrap();
+    let expected = ["'of a'|'A'|'a'", "'of b'|'B1'|'b'", "'of b'|'B7'|NULL"];
+    assert_eq!(alike(&[&a, &b], &remote, ALBUMS).await, expected);
+    // Who was there keeps its numbers.
+    assert_eq!(ask(&b, "SELECT title FROM album WHERE id IN (1, 7) ORDER BY id"), ["'B1'", "'B7'"]);
+    run(&a, "DELETE FROM artist WHERE name = 'of b'");
+    run(&b, "INSERT INTO album_tag SELECT album.id, tag.id FROM album, tag WHERE title = 'A' AND word = 'b'");
+    assert_eq!(alike(&[&a, &b], &remote, ALBUMS).await, ["'of a'|'A'|'a,b'"]);
+    // What others have seen cannot get other ids.
+    let elsewhere = fresh_remote();
+    let c = usual("CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT UNIQUE); INSERT INTO tag VALUES (1, 'c')").await;
+    sync(&c, &elsewhere).await;
+    let error = b.sync(&elsewhere, &options).await.unwrap_err();
+    assert_eq!(error.kind(), zvon::ErrorKind::Usage, "{error}");
+}
+
+#[tokio::test]
+async fn laptops_that_join_as_the_same_fuse_rows_of_one_number() {
+    let (a, b, remote) = laptops().await;
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    b.sync(&remote, &options).await.unwrap();
+    let shown = alike(&[&b, &a], &remote, "SELECT count(*) FROM artist").await;
+    assert_eq!(shown, ["1"]);
+    assert_eq!(ask(&a, ALBUMS), ask(&b, ALBUMS));
+    assert_eq!(ask(&a, "SELECT title FROM album ORDER BY 1").len(), 2, "album 1 is one, B7 is b's own");
 }

@@ -83,14 +83,7 @@ fn check_columns(table: &Table) -> Result<()> {
     if let Some(reserved) = RESERVED_COLUMNS.into_iter().find(|name| table.column(name).is_some()) {
         return Err(refusal(&table.name, format_args!("has a column {reserved}, a name that zvon needs; rename it")));
     }
-    let by_expression = table.uniques.iter().find(|unique| unique.has_expression);
-    by_expression.map_or(Ok(()), |unique| {
-        let index = &unique.index;
-        Err(refusal(
-            &table.name,
-            format_args!("has the unique index {index} on an expression, which cannot be tracked"),
-        ))
-    })
+    Ok(())
 }
 
 fn identity_by_primary_key(table: &Table) -> Result<Identity> {
@@ -115,28 +108,24 @@ fn identity_by(table: &Table, wanted: &[String]) -> Result<Identity> {
         let found = table.column(column);
         key.push(found.ok_or_else(|| refusal(name, format_args!("has no column {column} to be known by")))?);
     }
-    let is = |columns: &mut dyn Iterator<Item = &str>| {
-        let columns: Vec<&str> = columns.collect();
-        columns.len() == key.len() && columns.iter().all(|name| key.iter().any(|c| same_name(&c.name, name)))
-    };
-    if is(&mut table.key_columns().map(|column| column.name.as_str())) {
+    let names = names(&key);
+    if table.key.len() == key.len() && table.key_columns().all(|column| names.contains(&column.name)) {
         return identity_by_primary_key(table);
     }
     if let Some(nullable) = key.iter().find(|column| !column.not_null && !table.key_columns().any(|k| k == **column)) {
         let why = "may hold NULL, and a NULL identifies no row; make it NOT NULL";
         return Err(refusal(name, format_args!("has the column {}, which {why}", nullable.name)));
     }
-    let mut indexes = table.uniques.iter().filter(|unique| !unique.is_partial && !unique.has_expression);
-    let index = indexes.find(|unique| is(&mut unique.columns.iter().map(|(name, _)| name.as_str())));
+    let index = table.uniques.iter().find(|unique| unique.is_on(&names));
     let index = index.ok_or_else(|| {
         let columns = wanted.join(", ");
         refusal(name, format_args!("has no UNIQUE constraint on exactly ({columns}), so two rows could share them"))
     })?;
-    if let Some((_, collation)) = index.columns.iter().find(|(_, collation)| !same_name(collation, "BINARY")) {
-        return Err(refused_collation(name, collation));
+    if let Some(part) = index.parts.iter().find(|part| !same_name(&part.collation, "BINARY")) {
+        return Err(refused_collation(name, &part.collation));
     }
     let local = table.key_is_rowid.then(|| table.columns[table.key[0]].name.clone());
-    Ok(Identity { kind: kind_of(name, &key)?, local, key: names(&key) })
+    Ok(Identity { kind: kind_of(name, &key)?, local, key: names })
 }
 
 fn refused_collation(table: &str, collation: &str) -> Error {
@@ -232,7 +221,6 @@ mod tests {
             ("CREATE TABLE t (id REAL PRIMARY KEY)", "REAL"),
             ("CREATE TABLE t (id TEXT COLLATE NOCASE PRIMARY KEY)", "NOCASE"),
             ("CREATE TABLE t (id TEXT PRIMARY KEY, ZV_deleted)", "zv_deleted"),
-            ("CREATE TABLE t (id TEXT PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t (lower(a))", "on an expression"),
         ] {
             let message = check(sql, &Wanted::Usual).unwrap_err().to_string();
             assert!(message.contains(why), "{sql}: {message}");

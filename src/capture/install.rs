@@ -7,8 +7,8 @@ use rusqlite::Connection;
 use super::check::Identity;
 use super::references::record_references;
 use super::trigger::{Capture, Trigger, trigger_name};
-use crate::changelog::{Log, Source, Tracked, add_source, save_tracked, touch_held};
-use crate::db::{Column, Ident, Table, same_name};
+use crate::changelog::{Log, Source, Tracked, add_source, list_tracked, save_tracked, touch_held};
+use crate::db::{Column, Ident, Table, list, same_name};
 use crate::error::{Error, Result};
 
 /// What `track` was asked for.
@@ -28,7 +28,10 @@ pub(crate) struct Wish {
 pub(crate) fn install(log: &mut Log<'_>, table: &Table, identity: Identity, wish: Wish) -> Result<Tracked> {
     let conn = log.conn;
     let Wish { excluded, enforce_fk, notice, blocked, entity_type, renamed } = wish;
-    let entity_type = entity_type.unwrap_or_else(|| table.name.clone());
+    let entity_type = match entity_type {
+        Some(known) => known,
+        None => free_entity_type(conn, &table.name)?,
+    };
     let Identity { kind, local, key } = identity;
     let mut source = Source {
         no: 0,
@@ -43,6 +46,7 @@ pub(crate) fn install(log: &mut Log<'_>, table: &Table, identity: Identity, wish
     };
     source.columns = recorded_columns(table, &source, &excluded).iter().map(|column| column.name.clone()).collect();
     source.renamed.retain(|name, _| table.column(name).is_some());
+    name_apart(&mut source);
     add_source(conn, &mut source)?;
     // One more than the row has, as a row that gets another integer says which it had.
     widen_journal(conn, source.lead_len() + source.columns.len() + 1)?;
@@ -50,11 +54,56 @@ pub(crate) fn install(log: &mut Log<'_>, table: &Table, identity: Identity, wish
     for trigger in triggers_of(table, &source, &excluded)? {
         conn.execute_batch(&trigger.sql)?;
     }
-    let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, altering: false, source };
+    check_compiles(conn, table)?;
+    let tracked = Tracked { active: true, enforce_fk, excluded, notice, blocked, altering: Vec::new(), source };
     save_tracked(conn, &tracked)?;
     record_references(log)?;
     touch_held(conn, tracked.table_no())?;
     Ok(tracked)
+}
+
+/// The log's name of a table that is tracked for the first time: its own, unless a table that was renamed has that.
+fn free_entity_type(conn: &Connection, table: &str) -> Result<String> {
+    let known = list_tracked(conn)?;
+    let is_free = |name: &String| !known.iter().any(|other| same_name(&other.source.entity_type, name));
+    Ok(numbered(table).find(is_free).expect("there are more numbers than tables"))
+}
+
+/// Gives a column whose name an older column still has in the log another one there.
+fn name_apart(source: &mut Source) {
+    let mut taken: Vec<String> = source.renamed.values().cloned().collect();
+    for column in &source.columns {
+        if !source.renamed.contains_key(column) {
+            let is_free = |name: &String| !taken.iter().any(|other| same_name(other, name));
+            let name = numbered(column).find(is_free).expect("there are more numbers than columns");
+            if name != *column {
+                source.renamed.insert(column.clone(), name.clone());
+            }
+            taken.push(name);
+        }
+    }
+}
+
+/// A name, then the same with ~2, ~3, … behind it.
+fn numbered(name: &str) -> impl Iterator<Item = String> {
+    std::iter::once(name.to_owned()).chain((2_u32..).map(move |n| format!("{name}~{n}")))
+}
+
+/// Prepares a write of each kind, so that a trigger that SQLite cannot compile is found here and not by the user's writes.
+fn check_compiles(conn: &Connection, table: &Table) -> Result<()> {
+    let name = Ident(&table.name);
+    let sets = list(table.columns.iter().map(|column| format!("{0} = {0}", Ident(&column.name))));
+    for sql in [
+        format!("INSERT INTO {name} DEFAULT VALUES"),
+        format!("UPDATE {name} SET {sets}"),
+        format!("DELETE FROM {name}"),
+    ] {
+        if let Err(source) = conn.prepare(&sql) {
+            let why = "has a constraint that zvon cannot watch";
+            return Err(Error::schema(format!("{} {why}", table.name)).caused_by(source));
+        }
+    }
+    Ok(())
 }
 
 /// Takes a table's triggers off.

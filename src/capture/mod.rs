@@ -1,6 +1,7 @@
 //! Capture: triggers that journal every write of a tracked table, and the seal that turns the journal into changes.
 //! Reads user tables and writes the log; never writes a user table and knows no remote.
 
+mod alter;
 mod check;
 mod compare;
 mod install;
@@ -11,6 +12,7 @@ mod seal;
 mod track;
 mod trigger;
 
+pub(crate) use alter::{AlterEnd, alter_begin, alter_end};
 pub(crate) use check::Wanted;
 pub(crate) use compare::{same_reference, same_through_affinity};
 pub(crate) use install::Installed;

@@ -1,5 +1,7 @@
 //! `track`, `untrack`, and noticing that a table's schema changed: the order of check, triggers and comparison.
 
+use std::collections::BTreeMap;
+
 use rusqlite::Connection;
 
 use super::check::{Identity, Wanted, check_trackable};
@@ -21,6 +23,9 @@ pub(crate) struct TrackOptions {
     pub(crate) enforce_fk: Option<bool>,
     /// Rows that are missing from a table that was dropped or rebuilt are deletes.
     pub(crate) accept_deletes: bool,
+    /// The table's name in the log, and those of its columns, where the remote says that they are others.
+    pub(crate) entity_type: Option<String>,
+    pub(crate) renamed: BTreeMap<String, String>,
 }
 
 /// What `track` did for a table.
@@ -33,6 +38,9 @@ pub(crate) struct TrackedNow {
 /// Tracks a table; again, it applies what changed. Runs within the caller's transaction, the journal sealed.
 pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &TrackOptions) -> Result<TrackedNow> {
     let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), name));
+    if before.as_ref().is_some_and(Tracked::is_altering) {
+        return Err(Error::usage(format!("{name} is being altered; `zvon alter end {name}` ends that")));
+    }
     let (table, identity) = identify(log.conn, name, options, before.as_ref())?;
     check_excluded(&table, &identity, &options.excluded)?;
     let standing = before.as_ref().map(|tracked| inspect(log.conn, &table, tracked)).transpose()?;
@@ -91,7 +99,7 @@ fn check_same_identity(table: &Table, identity: &Identity, before: &Tracked) -> 
     Err(another_key(&table.name))
 }
 
-fn another_key(table: &str) -> Error {
+pub(super) fn another_key(table: &str) -> Error {
     Error::schema(format!("{table} has another primary key than when it was tracked; give it back its key"))
 }
 
@@ -132,7 +140,13 @@ fn check_excluded(table: &Table, identity: &Identity, excluded: &[String]) -> Re
 }
 
 fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option<&Tracked>) -> Result<Wish> {
-    let mut wish = Wish { excluded: options.excluded.clone(), enforce_fk: true, ..Wish::default() };
+    let mut wish = Wish {
+        excluded: options.excluded.clone(),
+        enforce_fk: true,
+        entity_type: options.entity_type.clone(),
+        renamed: options.renamed.clone(),
+        ..Wish::default()
+    };
     if let Some(before) = before {
         wish.enforce_fk = options.enforce_fk.unwrap_or(before.enforce_fk);
         wish.blocked.clone_from(&before.blocked);
@@ -168,6 +182,7 @@ pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
         leave_mark(log.conn, &tracked)?;
     }
     tracked.active = false;
+    tracked.altering.clear();
     save_tracked(log.conn, &tracked)?;
     Ok(tracked)
 }
@@ -185,7 +200,7 @@ pub(crate) struct Renewed {
 /// Runs within the caller's transaction, the journal sealed.
 pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
     let mut renewed = Vec::new();
-    for tracked in list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active) {
+    for tracked in list_tracked(log.conn)?.into_iter().filter(|t| t.active && !t.is_altering()) {
         let Some(table) = read_table(log.conn, tracked.name())? else { continue };
         let standing = inspect(log.conn, &table, &tracked)?;
         match standing {

@@ -1,6 +1,6 @@
 //! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
 
-use crate::db::{Affinity, Column, Ident, Table, Unique, constant_expression, list, same_name};
+use crate::db::{Affinity, Column, Ident, Part, Table, Unique, constant_expression, list};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -229,22 +229,33 @@ impl<'a> Capture<'a> {
 
     /// The unique constraints beyond the identity.
     fn uniques(&self) -> impl Iterator<Item = &'a Unique> + '_ {
-        let is_identity = |unique: &Unique| {
-            unique.columns.len() == self.key.len()
-                && unique.columns.iter().all(|(name, _)| self.key.iter().any(|column| same_name(&column.name, name)))
-        };
-        self.table.uniques.iter().filter(move |unique| !is_identity(unique))
+        let key: Vec<String> = self.key.iter().map(|column| column.name.clone()).collect();
+        self.table.uniques.iter().filter(move |unique| !unique.is_on(&key))
     }
 
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
     fn clashing_row(&self) -> String {
         let conditions = self.uniques().map(|unique| {
-            let terms = unique.columns.iter().map(|(name, collation)| {
-                format!("{ROW}.{} = {} COLLATE {}", Ident(name), self.value_to_be(name), Ident(collation))
+            let terms = unique.parts.iter().map(|part| match &part.column {
+                Some(name) => {
+                    let (column, collation) = (Ident(name), Ident(&part.collation));
+                    format!("{ROW}.{column} = {} COLLATE {collation}", self.value_to_be(name))
+                }
+                None => self.same_expression(part),
             });
             format!("({})", terms.collect::<Vec<_>>().join(" AND "))
         });
         conditions.collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// The condition on rows for which an expression has the value that it is about to have. Its names are looked up in the
+    /// innermost FROM clause: the row's for one side, the new row's for the other.
+    fn same_expression(&self, part: &Part) -> String {
+        let columns = self.table.columns.iter().map(|column| (&column.name, self.value_to_be(&column.name)));
+        let generated = self.table.generated.iter().map(|name| (name, format!("NEW.{}", Ident(name))));
+        let new = list(columns.chain(generated).map(|(name, value)| format!("{value} AS {}", Ident(name))));
+        let (sql, collation) = (&part.sql, Ident(&part.collation));
+        format!("({sql}) = (SELECT {sql} FROM (SELECT {new})) COLLATE {collation}")
     }
 
     /// What a column is about to hold: REPLACE puts the default where NULL is not allowed, after the BEFORE triggers.
@@ -257,9 +268,9 @@ impl<'a> Capture<'a> {
     }
 
     fn unique_changed(&self) -> String {
-        let names = self.uniques().flat_map(|unique| &unique.columns);
-        let terms = names.map(|(name, _)| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name)));
-        terms.collect::<Vec<_>>().join(" OR ")
+        let columns = self.table.columns.iter().map(|column| &column.name).chain(&self.table.generated);
+        let named = columns.filter(|name| self.uniques().any(|unique| unique.mentions(name)));
+        any(named.map(|name| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name))))
     }
 }
 

@@ -11,6 +11,7 @@ mod read;
 mod redate;
 mod remotes;
 mod retire;
+mod separate;
 mod tracked;
 mod untranslated;
 mod waits;
@@ -41,4 +42,5 @@ pub(crate) use remotes::{
     remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
+pub(crate) use separate::separate;
 pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for};

@@ -43,8 +43,8 @@ pub(crate) struct Tracked {
     pub(crate) notice: String,
     /// Why it is neither merged nor pushed, or nothing.
     pub(crate) blocked: String,
-    /// Whether its capture is lifted for a change of its schema (`zvon alter begin`).
-    pub(crate) altering: bool,
+    /// The columns that it had when its capture was lifted for a change of its schema (`zvon alter begin`).
+    pub(crate) altering: Vec<String>,
     pub(crate) source: Source,
 }
 
@@ -59,7 +59,12 @@ impl Tracked {
 
     /// Whether changes of it are merged and pushed.
     pub(crate) fn is_live(&self) -> bool {
-        self.active && self.blocked.is_empty()
+        self.active && self.blocked.is_empty() && !self.is_altering()
+    }
+
+    /// Whether its schema is being changed, so that nothing of it is captured or merged.
+    pub(crate) fn is_altering(&self) -> bool {
+        !self.altering.is_empty()
     }
 }
 
@@ -115,7 +120,7 @@ pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
         json(&tracked.excluded),
         &tracked.notice,
         &tracked.blocked,
-        tracked.altering,
+        json(&tracked.altering),
     ))?;
     Ok(())
 }
@@ -134,7 +139,7 @@ pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
             notice: row.get(3)?,
             blocked: row.get(4)?,
             source: read_source(conn, row.get(5)?)?,
-            altering: row.get(6)?,
+            altering: from_json(&row.get::<_, String>(6)?)?,
         });
     }
     Ok(tracked)

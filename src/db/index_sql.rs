@@ -3,7 +3,7 @@
 use super::{Token, Tokens};
 
 /// The text of an index.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct IndexSql {
     /// Its parts in order, without collation and direction.
     pub(crate) parts: Vec<String>,

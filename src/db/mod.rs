@@ -19,7 +19,7 @@ pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
 pub(crate) use open::{create_replica, encrypt_database, immediate, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
-    Affinity, Column, ForeignKey, Table, TableKind, Unique, condition, read_table, same_name, table_names,
+    Affinity, Column, ForeignKey, Part, Table, TableKind, Unique, condition, read_table, same_name, table_names,
 };
 pub(crate) use tokens::{Token, Tokens};
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::Ident;
+use super::{Ident, IndexSql};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -53,16 +53,38 @@ pub(crate) struct Column {
     pub(crate) default: Option<String>,
 }
 
-/// A UNIQUE constraint or index; `columns` are those of its parts that are plain columns, with their collation.
+/// A UNIQUE constraint or index.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unique {
     pub(crate) index: String,
-    pub(crate) columns: Vec<(String, String)>,
+    pub(crate) parts: Vec<Part>,
     pub(crate) is_primary_key: bool,
-    /// Whether a part of it is an expression.
-    pub(crate) has_expression: bool,
-    /// Whether only the rows that a WHERE clause picks are in it.
-    pub(crate) is_partial: bool,
+    /// The condition on the rows that are in it.
+    pub(crate) predicate: Option<String>,
+    /// Every name that it mentions, in lower case.
+    pub(crate) names: Vec<String>,
+}
+
+/// A part of a unique index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// The column, where the part is one.
+    pub(crate) column: Option<String>,
+    /// The part as SQL: the quoted column, or the expression.
+    pub(crate) sql: String,
+    pub(crate) collation: String,
+}
+
+impl Unique {
+    /// Whether every row is in it, and it is on exactly these columns.
+    pub(crate) fn is_on(&self, columns: &[String]) -> bool {
+        let has = |part: &Part| part.column.as_ref().is_some_and(|c| columns.iter().any(|other| same_name(c, other)));
+        self.predicate.is_none() && self.parts.len() == columns.len() && self.parts.iter().all(has)
+    }
+
+    pub(crate) fn mentions(&self, column: &str) -> bool {
+        self.names.iter().any(|name| same_name(name, column))
+    }
 }
 
 /// A FOREIGN KEY: the columns here and, where named, the parent's.
@@ -88,6 +110,8 @@ pub(crate) struct Table {
     pub(crate) key_is_rowid: bool,
     /// A name that reads the rowid; `None` in a WITHOUT ROWID table and where columns shadow all three names.
     pub(crate) rowid: Option<&'static str>,
+    /// The columns that are computed from others.
+    pub(crate) generated: Vec<String>,
     /// Whether SQLite never gives an integer key twice.
     pub(crate) is_autoincrement: bool,
     pub(crate) uniques: Vec<Unique>,
@@ -142,6 +166,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         key_collations: Vec::new(),
         key_is_rowid: false,
         rowid: None,
+        generated: Vec::new(),
         is_autoincrement: false,
         uniques: Vec::new(),
         foreign_keys: read_foreign_keys(conn, &name)?,
@@ -152,7 +177,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
     let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| table.column(alias).is_none());
     table.rowid = free.filter(|_| !without_rowid && kind == TableKind::Table);
     match table.uniques.iter().find(|unique| unique.is_primary_key) {
-        Some(unique) => table.key_collations = unique.columns.iter().map(|(_, collation)| collation.clone()).collect(),
+        Some(unique) => table.key_collations = unique.parts.iter().map(|part| part.collation.clone()).collect(),
         None => {
             // Only the key that is the rowid has no index of its own.
             table.key_is_rowid = table.key.len() == 1 && !without_rowid;
@@ -180,6 +205,7 @@ fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
     while let Some(row) = rows.next()? {
         let (declared, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
         if hidden != 0 {
+            table.generated.push(row.get(0)?);
             continue;
         }
         if place > 0 {
@@ -199,27 +225,31 @@ fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
 }
 
 fn read_uniques(conn: &Connection, table: &str) -> Result<Vec<Unique>> {
-    let sql = "SELECT name, origin = 'pk', partial FROM pragma_index_list(?1) WHERE \"unique\" ORDER BY seq";
+    let sql = "SELECT l.name, l.origin = 'pk', s.sql FROM pragma_index_list(?1) AS l \
+               LEFT JOIN sqlite_schema AS s ON s.type = 'index' AND s.name = l.name WHERE l.\"unique\" ORDER BY l.seq";
     let mut statement = conn.prepare_cached(sql)?;
-    let indexes: Vec<(String, bool, bool)> = statement
+    let indexes: Vec<(String, bool, Option<String>)> = statement
         .query_map([table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?
         .collect::<rusqlite::Result<_>>()?;
-    let sql = "SELECT cid, name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
+    indexes.into_iter().map(|(index, is_primary_key, sql)| read_unique(conn, index, is_primary_key, sql)).collect()
+}
+
+fn read_unique(conn: &Connection, index: String, is_primary_key: bool, sql: Option<String>) -> Result<Unique> {
+    let text = sql.as_deref().and_then(IndexSql::read).unwrap_or_default();
+    let sql = "SELECT name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut uniques = Vec::new();
-    for (index, is_primary_key, is_partial) in indexes {
-        let mut unique = Unique { columns: Vec::new(), is_primary_key, has_expression: false, is_partial, index };
-        let mut rows = statement.query([&unique.index])?;
-        while let Some(row) = rows.next()? {
-            match row.get::<_, Option<String>>(1)? {
-                Some(name) => unique.columns.push((name, row.get(2)?)),
-                None => unique.has_expression = true,
-            }
-        }
-        drop(rows);
-        uniques.push(unique);
+    let mut rows = statement.query([&index])?;
+    let (mut parts, mut names) = (Vec::new(), text.names);
+    while let Some(row) = rows.next()? {
+        let column: Option<String> = row.get(0)?;
+        names.extend(column.iter().map(|name| name.to_ascii_lowercase()));
+        let sql = match &column {
+            Some(name) => Ident(name).to_string(),
+            None => text.parts.get(parts.len()).cloned().unwrap_or_else(|| "NULL".to_owned()),
+        };
+        parts.push(Part { column, sql, collation: row.get(1)? });
     }
-    Ok(uniques)
+    Ok(Unique { index, parts, is_primary_key, predicate: text.predicate, names })
 }
 
 fn read_foreign_keys(conn: &Connection, table: &str) -> Result<Vec<ForeignKey>> {
@@ -259,7 +289,9 @@ mod tests {
         assert_eq!(t.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["a", "b", "c", "rowid"]);
         assert_eq!((t.key.as_slice(), t.rowid, t.key_is_rowid), (&[1, 0][..], Some("_rowid_"), false));
         assert_eq!(t.uniques.len(), 2);
-        assert!(t.uniques.iter().any(|u| u.columns == [("c".into(), "NOCASE".into())] && !u.is_primary_key));
+        assert!(
+            t.uniques.iter().any(|u| u.is_on(&["C".into()]) && u.parts[0].collation == "NOCASE" && !u.is_primary_key)
+        );
         let parents: Vec<_> = t.foreign_keys.iter().map(|f| (f.parent.as_str(), f.parent_columns.len())).collect();
         assert_eq!(parents, [("q", 0), ("p", 2)]);
     }

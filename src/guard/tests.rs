@@ -9,6 +9,8 @@ fn definition(table: &str, statements: &[&str]) -> TableDefinition {
         key: vec![],
         enforce_fk: false,
         version: 0,
+        entity_type: None,
+        renamed: std::collections::BTreeMap::new(),
     }
 }
 

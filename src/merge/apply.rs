@@ -447,7 +447,11 @@ impl<'a, 'c> Applier<'a, 'c> {
             },
         };
         let local = match hint {
-            Some(hint) if table.is_free(conn, hint)? => hint,
+            Some(hint)
+                if table.is_free(conn, hint)? && (digits_of(&key.1).is_some() || !table.was_given(conn, hint)?) =>
+            {
+                hint
+            }
             _ => table.next_local(conn)?,
         };
         bind_local(conn, key.0, local, &key.1)?;

@@ -19,6 +19,8 @@ use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::world::World;
+pub(crate) use trial::{RowClaim, Trial};
+
 use apply::{Applier, Refused, Stop};
 use fold::{Folder, Key, Plan};
 use notes::set_triggers;

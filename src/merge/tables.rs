@@ -144,6 +144,21 @@ impl MergeTable {
         Ok(!taken && entity_of(conn, self.no(), local)?.is_none())
     }
 
+    /// Whether an integer key was given before in a table where SQLite never gives one twice.
+    pub(super) fn was_given(&self, conn: &Connection, local: i64) -> Result<bool> {
+        Ok(self.given(conn)?.is_some_and(|given| local <= given))
+    }
+
+    /// The greatest integer key that SQLite ever gave, where it remembers that (AUTOINCREMENT).
+    fn given(&self, conn: &Connection) -> Result<Option<i64>> {
+        match self.shape.is_autoincrement {
+            true => Ok(conn
+                .prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1")?
+                .query_row([&self.shape.name], |row| row.get(0))?),
+            false => Ok(None),
+        }
+    }
+
     /// The next integer key, above all that are or were given where SQLite remembers those (AUTOINCREMENT).
     pub(super) fn next_local(&self, conn: &Connection) -> Result<i64> {
         let column = Ident(&self.tracked.source.locator()[0]);
@@ -152,12 +167,7 @@ impl MergeTable {
         let shown: Option<i64> = conn.prepare_cached(&shown)?.query_row([], |row| row.get(0))?;
         let promised = "SELECT max(local) FROM ZV_LOCAL WHERE table_no = ?1";
         let promised: Option<i64> = conn.prepare_cached(promised)?.query_row([self.no()], |row| row.get(0))?;
-        let given = match self.shape.is_autoincrement {
-            true => conn
-                .prepare_cached("SELECT max(seq) FROM sqlite_sequence WHERE name = ?1")?
-                .query_row([&self.shape.name], |row| row.get(0))?,
-            false => None,
-        };
+        let given = self.given(conn)?;
         let greatest = shown.max(promised).max(given).unwrap_or(0).max(0);
         match greatest.checked_add(1) {
             Some(next) => Ok(next),

@@ -4,7 +4,7 @@
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::changelog::{References, Tracked, referred, to_local};
-use crate::db::{Ident, IndexSql, Table, Unique, bind_value, list, read_value, same_name};
+use crate::db::{Ident, Table, Unique, bind_value, list, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
 
@@ -25,14 +25,14 @@ pub(crate) struct Trial {
 #[derive(Debug)]
 struct Rule {
     name: String,
-    parts: Vec<Part>,
+    parts: Vec<RulePart>,
     predicate: Option<String>,
     /// The columns whose newest write dates a claim, by their place among the recorded ones.
     dated_by: Vec<usize>,
 }
 
 #[derive(Debug)]
-struct Part {
+struct RulePart {
     sql: String,
     collation: String,
     /// Where the part is a reference by local integers: the parent's table, and where its value is found.
@@ -80,59 +80,28 @@ impl Trial {
             conn: copy,
         };
         for unique in &shape.uniques {
-            trial.rules.extend(trial.rule(conn, tracked, shape, &columns, unique)?);
+            trial.rules.extend(trial.rule(tracked, shape, &columns, unique));
         }
         Ok(trial)
     }
 
     /// `None` for what identifies rows, and for constraints of this replica alone.
-    fn rule(
-        &self,
-        conn: &Connection,
-        tracked: &Tracked,
-        shape: &Table,
-        columns: &[&String],
-        unique: &Unique,
-    ) -> Result<Option<Rule>> {
+    fn rule(&self, tracked: &Tracked, shape: &Table, columns: &[&String], unique: &Unique) -> Option<Rule> {
         let source = &tracked.source;
-        let is_set = |names: &[String]| {
-            names.len() == unique.columns.len()
-                && !unique.has_expression
-                && unique.columns.iter().all(|(name, _)| names.iter().any(|other| same_name(name, other)))
-        };
-        if (!source.key.is_empty() && is_set(&source.key)) || is_set(source.locator()) {
-            return Ok(None);
+        let is_identity = (!source.key.is_empty() && unique.is_on(&source.key)) || unique.is_on(source.locator());
+        if is_identity || tracked.excluded.iter().any(|name| unique.mentions(name)) {
+            return None;
         }
-        let index = read_index(conn, unique)?;
-        let mentions = |name: &String| match &index {
-            Some(index) => index.names.iter().any(|other| same_name(other, name)),
-            None => unique.columns.iter().any(|(other, _)| same_name(other, name)),
-        };
-        if tracked.excluded.iter().any(mentions) {
-            return Ok(None);
-        }
-        let texts: Vec<String> = match &index {
-            Some(index) => index.parts.clone(),
-            None => unique.columns.iter().map(|(name, _)| Ident(name).to_string()).collect(),
-        };
-        let collations = collations(conn, &unique.index)?;
-        let mut parts = Vec::new();
-        for (sql, (column, collation)) in texts.into_iter().zip(collations) {
-            let reference = column.as_ref().and_then(|column| self.reference(source.key.as_slice(), columns, column));
-            parts.push(Part { sql, collation, reference });
-        }
-        let mut dated_by: Vec<usize> = (0..columns.len()).filter(|at| mentions(columns[*at])).collect();
-        let known = |name: &String| shape.column(name).is_some();
-        let has_generated = match &index {
-            Some(index) => index.names.iter().any(|name| !known(name)),
-            None => !unique.columns.iter().all(|(name, _)| known(name)),
-        };
-        if has_generated {
-            // What a generated column is made of is not known: any column may date it.
-            dated_by = (0..columns.len()).collect();
-        }
-        let predicate = index.and_then(|index| index.predicate);
-        Ok(Some(Rule { name: unique.index.clone(), parts, predicate, dated_by }))
+        let parts = unique.parts.iter().map(|part| RulePart {
+            sql: part.sql.clone(),
+            collation: part.collation.clone(),
+            reference: part.column.as_ref().and_then(|column| self.reference(&source.key, columns, column)),
+        });
+        // What a generated column is made of is not known: any column may date it.
+        let any_dates = shape.generated.iter().any(|name| unique.mentions(name));
+        let dated_by = (0..columns.len()).filter(|at| any_dates || unique.mentions(columns[*at])).collect();
+        let predicate = unique.predicate.clone();
+        Some(Rule { name: unique.index.clone(), parts: parts.collect(), predicate, dated_by })
     }
 
     fn reference(&self, key: &[String], columns: &[&String], column: &str) -> Option<(u32, Place)> {
@@ -251,21 +220,6 @@ fn dated(rule: &Rule, ids: &[Option<ChangeId>], registers: &Registers) -> Result
         .or(outlived)
         .max(deleted)
         .ok_or_else(|| Error::corrupt("a row that nobody wrote claims a unique value"))
-}
-
-/// The text of an index that a statement made; a constraint of the table has none.
-fn read_index(conn: &Connection, unique: &Unique) -> Result<Option<IndexSql>> {
-    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'index' AND name = ?1 AND sql IS NOT NULL";
-    let text: Option<String> = conn.prepare_cached(sql)?.query_row([&unique.index], |row| row.get(0)).optional()?;
-    Ok(text.as_deref().and_then(IndexSql::read))
-}
-
-/// For each part of an index the column, where it is one, and the collation.
-fn collations(conn: &Connection, index: &str) -> Result<Vec<(Option<String>, String)>> {
-    let sql = "SELECT name, coll FROM pragma_index_xinfo(?1) WHERE \"key\" ORDER BY seqno";
-    let mut statement = conn.prepare_cached(sql)?;
-    let rows = statement.query_map([index], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
 /// Appends a value in a form that is the same for all that SQLite holds equal: numbers by their value, text by its collation

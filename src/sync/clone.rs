@@ -46,16 +46,33 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
             for definition in &newest {
                 let wanted = match definition.identity {
                     Identity::Generated => Wanted::Generated,
-                    Identity::Key => Wanted::Columns(definition.key.clone()),
+                    Identity::Key => Wanted::Columns(local_key(definition)),
                 };
-                let options =
-                    TrackOptions { wanted, enforce_fk: Some(definition.enforce_fk), ..TrackOptions::default() };
+                let options = TrackOptions {
+                    wanted,
+                    entity_type: Some(definition.entity_type().to_owned()),
+                    renamed: definition.renamed.clone(),
+                    enforce_fk: Some(definition.enforce_fk),
+                    ..TrackOptions::default()
+                };
                 track(&mut log, &world, &definition.table, &options)?;
             }
             log.finish()?;
             Ok(tx.commit()?)
         })
         .await
+}
+
+/// The columns that identify rows, by their names in the table.
+fn local_key(definition: &TableDefinition) -> Vec<String> {
+    let local = |logged: &String| {
+        definition
+            .renamed
+            .iter()
+            .find(|(_, name)| *name == logged)
+            .map_or_else(|| logged.clone(), |(now, _)| now.clone())
+    };
+    definition.key.iter().map(local).collect()
 }
 
 fn create(tx: &rusqlite::Transaction<'_>, definition: &TableDefinition) -> Result<()> {

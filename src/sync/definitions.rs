@@ -37,13 +37,20 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
             table: tracked.name().to_owned(),
             statements,
             identity: identity_of(&tracked),
-            key: tracked.source.key.clone(),
+            key: logged_key(&tracked),
             enforce_fk: tracked.enforce_fk,
             version: newest.map_or(0, |newest| newest.version + 1),
+            entity_type: Some(tracked.source.entity_type.clone()).filter(|name| *name != tracked.source.table),
+            renamed: tracked.source.renamed.clone(),
         };
         remember(conn, tracked.table_no(), &definition)?;
     }
     Ok(Vec::new())
+}
+
+/// The columns that identify rows, by their names in the log.
+fn logged_key(tracked: &Tracked) -> Vec<String> {
+    tracked.source.key.iter().map(|name| tracked.source.logged_name(name).to_owned()).collect()
 }
 
 fn identity_of(tracked: &Tracked) -> Identity {
@@ -99,7 +106,7 @@ fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<Strin
     let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     for definition in fetched {
-        let table_no = log.names.number(&tx, &definition.table)?;
+        let table_no = log.names.number(&tx, definition.entity_type())?;
         remember(&tx, table_no, definition)?;
     }
     let mut notices = Vec::new();
@@ -116,7 +123,7 @@ fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<Strin
 
 /// Whether foreign keys are enforced is the remote's word; a table with another key is left alone, and says why.
 fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
-    let here = &tracked.source.key;
+    let here = &logged_key(tracked);
     let same = newest.identity == identity_of(tracked)
         && here.len() == newest.key.len()
         && here.iter().zip(&newest.key).all(|(a, b)| same_name(a, b));
@@ -167,8 +174,10 @@ pub(crate) fn differences(conn: &Connection) -> Result<Vec<String>> {
                 .push(format!("{} has another definition here than the newest that the remotes know", tracked.name()));
         }
     }
-    for definition in definitions(conn)?.iter().filter_map(decode) {
-        if read_table(conn, &definition.table)?.is_none() {
+    let tracked = list_tracked(conn)?;
+    for definition in newest(conn)? {
+        let is_tracked = tracked.iter().any(|t| same_name(&t.source.entity_type, definition.entity_type()));
+        if !is_tracked && read_table(conn, &definition.table)?.is_none() {
             sentences.push(format!("{} is on the remote, but the table does not exist here", definition.table));
         }
     }

@@ -7,7 +7,9 @@ use futures::{StreamExt, TryStreamExt};
 
 use super::Session;
 use super::packs::{Ask, PackReader, Unread};
-use crate::changelog::Names;
+use crate::capture::seal_within;
+use crate::changelog::{Log, Names, separate};
+use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
 use crate::remote::{Fetched, Listing, Remote};
@@ -16,6 +18,21 @@ use crate::wire::{ObjectName, decode_change};
 /// How many of the remote's files are looked at to count the rows that meet.
 const MAX_READ: usize = 100_000;
 const BATCH: usize = 2_000;
+
+/// Gives the rows here that were known by the digits of local integers ids of their own.
+pub(super) async fn separate_rows(session: &Session) -> Result<()> {
+    let world = session.world.clone();
+    session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            let mut log = Log::new(&tx)?;
+            seal_within(&mut log, &world)?;
+            log.finish()?;
+            separate(&tx, &world)?;
+            Ok(tx.commit()?)
+        })
+        .await
+}
 
 /// Counts for one table: rows of the remote, and those of them that are here too.
 #[derive(Default)]
@@ -36,7 +53,8 @@ pub(super) async fn refusal(session: &Session, remote: &Remote, listing: &Arc<Li
         ErrorKind::Unrelated,
         format!(
             "{} holds another database's data, and this replica has rows of its own ({}){at_least}; if rows with the \
-             same key are the same row, sync once with `--join same`, otherwise choose another remote",
+             same key are the same row, sync once with `--join same`; if rows that SQLite numbered are other rows under the \
+             same numbers, with `--join separate`; otherwise choose another remote",
             remote.url(),
             if tables.is_empty() { "no table in common".to_owned() } else { tables.join("; ") }
         ),

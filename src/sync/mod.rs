@@ -52,6 +52,9 @@ pub(crate) use verify_remote::verify_remote;
 pub enum Join {
     /// Rows with the same key are the same row.
     Same,
+    /// Rows of tables whose integer keys are local are rows of their own, whatever their integers; other rows with the same
+    /// key are the same row. For a replica that was never pushed anywhere.
+    Separate,
 }
 
 /// The form in which changes lie on a remote.
@@ -202,8 +205,11 @@ async fn meet(
         })
         .await?;
     let related = related || packs::any_known(session, remote, listing).await?;
-    if !related && options.join.is_none() {
-        return Err(join::refusal(session, remote, listing).await?);
+    match options.join {
+        _ if related => {}
+        None => return Err(join::refusal(session, remote, listing).await?),
+        Some(Join::Same) => {}
+        Some(Join::Separate) => join::separate_rows(session).await?,
     }
     let remembered = identities.clone();
     session.run(move |conn| remembered.iter().try_for_each(|id| remember_identity(conn, no, *id))).await?;

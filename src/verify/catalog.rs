@@ -62,7 +62,11 @@ pub(super) struct KnownTable {
 impl KnownTable {
     fn load(conn: &Connection, references: &References, tracked: Tracked, problems: &mut Problems) -> Result<Self> {
         let once = columns_once(conn, tracked.table_no())?;
-        let rows = if tracked.active { load_rows(conn, references, &tracked, problems)? } else { None };
+        let rows = if tracked.active && !tracked.is_altering() {
+            load_rows(conn, references, &tracked, problems)?
+        } else {
+            None
+        };
         Ok(Self { tracked, once, rows })
     }
 
@@ -157,13 +161,9 @@ fn load_rows(
 
 /// Whether the columns that identify a row still do.
 fn is_unique(shape: &Table, source: &Source) -> bool {
-    let is_key = |columns: &mut dyn Iterator<Item = &str>| {
-        let columns: Vec<&str> = columns.collect();
-        columns.len() == source.key.len() && columns.iter().all(|c| source.key.iter().any(|key| same_name(key, c)))
-    };
-    source.is_generated()
-        || is_key(&mut shape.key_columns().map(|column| column.name.as_str()))
-        || shape.uniques.iter().any(|u| !u.is_partial && is_key(&mut u.columns.iter().map(|(name, _)| name.as_str())))
+    let is_key = shape.key.len() == source.key.len()
+        && shape.key_columns().all(|column| source.key.iter().any(|key| same_name(key, &column.name)));
+    source.is_generated() || is_key || shape.uniques.iter().any(|unique| unique.is_on(&source.key))
 }
 
 fn known_columns(

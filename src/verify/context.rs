@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::catalog::Catalog;
 use super::problems::Problems;
-use crate::changelog::{Names, Source, read_source};
+use crate::changelog::{Names, Source, has_untranslated, read_source};
 use crate::db::{Metadata, get_metadata, read_value};
 use crate::error::{ErrorKind, Result};
 use crate::model::{ChangeId, Value};
@@ -63,6 +63,17 @@ impl<'a> Context<'a> {
         }
         let sql = "SELECT 1 FROM ZV_TOUCHED WHERE table_no = ?1 AND entity_id = ?2";
         Ok(self.any_touched && self.conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
+    }
+
+    /// Whether a merge has come to the end of the log, and nothing waits for the next.
+    pub(super) fn is_settled(&self) -> Result<bool> {
+        let end: i64 = self.conn.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
+        Ok(self.journal.is_empty() && !self.any_touched && self.merged_seq >= end)
+    }
+
+    /// Whether the table knows more of a row than the log: a reference that could not be translated yet.
+    pub(super) fn is_left_out(&self, table_no: u32, entity_id: &str) -> Result<bool> {
+        has_untranslated(self.conn, table_no, entity_id)
     }
 
     /// Whether the journal has a write of the row.

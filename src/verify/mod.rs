@@ -1,5 +1,5 @@
-//! Verifying: does every table equal what the log says? The log is folded anew, by a path that shares only the winner rule
-//! and the equality of values with the merge. Reads everything in one snapshot; writes nothing, and knows no remote.
+//! Verifying: does every table equal what the log says? The log is folded anew, and which rows are to be shown computed anew, by
+//! paths that share with the merge only the pure rules, the equality of values and the reading of what a row claims. Reads everything in one snapshot; writes nothing, and knows no remote.
 
 mod catalog;
 mod change;
@@ -11,6 +11,7 @@ mod log;
 mod problems;
 #[cfg(test)]
 mod tests;
+mod visible;
 
 use rusqlite::Connection;
 
@@ -31,6 +32,7 @@ pub(crate) fn verify(conn: &Connection, progress: &dyn Fn(u64)) -> Result<Verify
     let context = Context::load(conn, &catalog, &mut tally.problems)?;
     log::check(&context, &mut tally, progress)?;
     leftovers::check(&context, &mut tally)?;
+    visible::check(&context, &mut tally)?;
     let (problems, problem_count) = tally.problems.into_parts();
     Ok(VerifyReport { changes: tally.changes, rows: tally.rows, problems, problem_count, ..VerifyReport::default() })
 }

@@ -1,6 +1,7 @@
 //! The control objects of a remote: what it is (`identity/`), how it may be laid out (`layout/`), what its tables are (`schemas/`).
 //! Owns their bytes and their limits; whether a definition's SQL may be run is for `db` to judge.
 
+use std::collections::BTreeMap;
 use std::io::Cursor;
 
 use serde::de::DeserializeOwned;
@@ -113,9 +114,20 @@ pub(crate) struct TableDefinition {
     pub(crate) enforce_fk: bool,
     /// 0 at a first `track`; the newest known version + 1 for a later change. Equal versions: the greater hash counts.
     pub(crate) version: u64,
+    /// The table's name in changes, where it was renamed since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) entity_type: Option<String>,
+    /// The columns' names in changes, by their names in the table, where they were renamed since.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub(crate) renamed: BTreeMap<String, String>,
 }
 
 impl TableDefinition {
+    /// The table's name in changes.
+    pub(crate) fn entity_type(&self) -> &str {
+        self.entity_type.as_deref().unwrap_or(&self.table)
+    }
+
     /// The object's bytes: always the same for the same definition.
     pub(crate) fn encode(&self) -> Vec<u8> {
         write(self)
@@ -165,6 +177,8 @@ mod tests {
             key: vec!["id".into()],
             enforce_fk: true,
             version: 0,
+            entity_type: None,
+            renamed: std::collections::BTreeMap::new(),
         }
     }
 
@@ -193,6 +207,8 @@ mod tests {
             key: vec!["id".into()],
             enforce_fk: true,
             version: 0,
+            entity_type: None,
+            renamed: std::collections::BTreeMap::new(),
         };
         assert_eq!(album.encode(), bytes);
         assert_eq!(TableDefinition::decode(&bytes), Ok(album.clone()));

@@ -136,7 +136,7 @@ fn values_cannot_drive_the_terminal() {
 #[test]
 fn nothing_held_and_no_conflict_is_said_so() {
     let place = Place::with_notes();
-    assert_eq!(place.json(&["--db", "notes.db", "held"]), json!({ "rows": [], "unknown": [] }));
+    assert_eq!(place.json(&["--db", "notes.db", "held"]), json!({ "rows": [], "unknown": [], "references": [] }));
     assert_eq!(place.json(&["--db", "notes.db", "conflicts"]), json!([]));
     assert!(place.run(["--db", "notes.db", "held"]).ended(0).stdout.starts_with("Nothing is held"));
     assert_eq!(place.run(["--db", "notes.db", "conflicts"]).ended(0).stdout, "No conflicts.\n");

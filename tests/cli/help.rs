@@ -6,6 +6,7 @@ const COMMANDS: &[&str] = &[
     "init",
     "track",
     "untrack",
+    "alter",
     "sync",
     "clone",
     "compact",

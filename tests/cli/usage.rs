@@ -125,13 +125,6 @@ fn a_password_in_a_url_is_refused_and_not_repeated() {
 }
 
 #[test]
-fn joining_separately_is_refused_until_it_is_there() {
-    let place = Place::with_notes();
-    place.run(["--db", "notes.db", "sync", "--join", "separate"]).refused(2, &["--join separate", "later"]);
-    assert_eq!(place.json(&["--db", "notes.db", "sync"])["pushed"], 2);
-}
-
-#[test]
 fn errors_are_one_json_document_too() {
     let place = Place::new();
     for (args, code, kind) in [

@@ -158,7 +158,7 @@ fn replica() -> Replica {
     r.damage("INSERT INTO notes VALUES ('far', 'from afar', 3, NULL)");
     let id = r.pull(2, "notes", "held", &[("stars", Value::Integer(9)), ("private", text("theirs"))]);
     r.merge(id, "notes", "held", &[("stars", false), ("private", false)], false);
-    hold(&r.conn, r.table_no("notes").unwrap(), "held", "check", "because").unwrap();
+    hold(&r.conn, r.table_no("notes").unwrap(), "held", "trigger", "because").unwrap();
     r
 }
 

@@ -1,5 +1,6 @@
 //! One file a command: its arguments, the library call, the words for the answer. Prints through [`crate::output`] alone.
 
+mod alter;
 mod clone;
 mod compact;
 mod conflicts;
@@ -29,6 +30,8 @@ pub enum Command {
     Track(track::Args),
     /// Stop capturing the writes to tables; their rows and their history stay.
     Untrack(untrack::Args),
+    /// Drop or rename columns or tables under capture.
+    Alter(alter::Args),
     /// Pull, merge and push.
     Sync(sync::Args),
     /// Make a new replica, with its tables, from a remote, and save that remote.
@@ -57,6 +60,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Init(args) => init::run(args, context).await,
         Command::Track(args) => track::run(args, context).await,
         Command::Untrack(args) => untrack::run(args, context).await,
+        Command::Alter(args) => alter::run(args, context).await,
         Command::Sync(args) => sync::run(args, context).await,
         Command::Clone(args) => clone::run(args, context).await,
         Command::Compact(args) => compact::run(args, context).await,

@@ -22,7 +22,8 @@ pub struct Args {
     full: bool,
 
     /// How to join a remote that holds other replicas' rows, for a replica with rows of its own:
-    /// `same`, rows with the same key are the same row.
+    /// `same`, rows with the same key are the same row; `separate`, rows that SQLite numbered are other rows under the same
+    /// numbers.
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
     join: Option<Join>,
 
@@ -44,7 +45,7 @@ enum Layout {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let options = options(args)?;
+    let options = options(args);
     let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
     let syncing = &replica;
@@ -53,21 +54,19 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     Ok(compacting(answer(&report, &report, String::new()), &report, replica, remote))
 }
 
-fn options(args: &Args) -> Result<SyncOptions, Failure> {
+fn options(args: &Args) -> SyncOptions {
     let mut options = SyncOptions::default();
     options.full = args.full;
     options.join = match args.join {
         None => None,
         Some(Join::Same) => Some(zvon::Join::Same),
-        Some(Join::Separate) => {
-            return Err(Failure::usage("--join separate comes with a later version; --join same is there now"));
-        }
+        Some(Join::Separate) => Some(zvon::Join::Separate),
     };
     options.layout = args.layout.map(|layout| match layout {
         Layout::Files => zvon::Layout::Files,
         Layout::Packs => zvon::Layout::Packs,
     });
-    Ok(options)
+    options
 }
 
 /// Lets a compaction follow the answer of a sync that asks for one: nobody waits for the answer because of it.

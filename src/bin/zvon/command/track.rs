@@ -73,7 +73,7 @@ fn options(args: &Args) -> TrackOptions {
     options
 }
 
-fn words(reports: &[TrackReport]) -> String {
+pub(super) fn words(reports: &[TrackReport]) -> String {
     if reports.is_empty() {
         return "There is no table to track: make one, then track it.\n".to_owned();
     }

@@ -1,0 +1,373 @@
+//! Which rows are to be shown, computed anew for all that are not, and for those whom they meet: by the rules of what a row
+//! breaks alone, of unique values, and of foreign keys. Refusals by the user's triggers are taken as recorded.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use rusqlite::{OptionalExtension, params_from_iter};
+
+use super::catalog::{KnownTable, Rows};
+use super::context::{Context, Tally};
+use super::entity::row_entity_id;
+use super::problems::Quoted;
+use crate::changelog::{list_held, read_fields, referred, to_local};
+use crate::db::{ForeignKey, Ident, bind_value, list, same_name};
+use crate::error::Result;
+use crate::merge::{RowClaim, Trial};
+use crate::model::{ChangeId, Claim, KeyPart, Registers, Value, settle_claims};
+
+/// A row that is not shown, by its table and entity id.
+type Key = (u32, String);
+
+/// Checks every row that is not shown, and what its not being shown means for others. Nothing can be said while changes wait
+/// for a merge.
+pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> Result<()> {
+    if !context.is_settled()? {
+        return Ok(());
+    }
+    let mut visible = Visible { context, tally, tables: BTreeMap::new(), reasons: BTreeMap::new() };
+    for known in context.catalog.iter().filter(|known| known.tracked.is_live()) {
+        if let Some(rows) = &known.rows {
+            let trial = Trial::new(context.conn, &context.catalog.references, &known.tracked, &rows.shape)?;
+            visible.tables.insert(known.tracked.table_no(), Checked { known, rows, trial });
+        }
+    }
+    for held in list_held(context.conn)?.into_iter().filter(|held| visible.tables.contains_key(&held.table_no)) {
+        visible.reasons.insert((held.table_no, held.entity_id), held.reason);
+    }
+    let hidden = visible.alone()?;
+    let waiting = visible.uniques(hidden)?;
+    visible.parents(waiting)?;
+    visible.orphans()
+}
+
+struct Checked<'a> {
+    known: &'a KnownTable,
+    rows: &'a Rows,
+    trial: Trial,
+}
+
+struct Visible<'a, 'c> {
+    context: &'a Context<'c>,
+    tally: &'a mut Tally,
+    tables: BTreeMap<u32, Checked<'a>>,
+    /// Why rows are held, as recorded.
+    reasons: BTreeMap<Key, String>,
+}
+
+/// The values of a living row as the log has them.
+struct LoggedRow {
+    key: Vec<Value>,
+    columns: Vec<Value>,
+    ids: Vec<Option<ChangeId>>,
+    registers: Registers,
+}
+
+impl Visible<'_, '_> {
+    /// What rows break alone; returns those that break nothing, with what they claim.
+    fn alone(&mut self) -> Result<BTreeMap<Key, Vec<RowClaim>>> {
+        let mut hidden = BTreeMap::new();
+        for (key, reason) in self.reasons.clone() {
+            // A trigger may depend on anything, and so may a constraint that this replica alone has.
+            if ["trigger", "other", "key"].contains(&reason.as_str()) || self.is_restless(&key, &reason)? {
+                continue;
+            }
+            let breaks_alone = ["not null", "check", "type"].contains(&reason.as_str());
+            match self.claims(&key)? {
+                None => {}
+                Some(Err(_)) if breaks_alone || reason == "foreign key" => {}
+                Some(Err(_)) => self.problem(&key, format_args!("is held as {reason}, and breaks a rule by itself")),
+                Some(Ok(_)) if breaks_alone => {
+                    self.problem(&key, format_args!("is held as {reason}, and breaks no rule by itself"));
+                }
+                Some(Ok(claims)) => drop(hidden.insert(key, claims)),
+            }
+        }
+        Ok(hidden)
+    }
+
+    fn is_restless(&self, key: &Key, reason: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM ZV_WAIT WHERE table_no = ?1 AND entity_id = ?2";
+        Ok(reason == "unique" && !self.context.conn.prepare_cached(sql)?.exists((key.0, &key.1))?)
+    }
+
+    /// Settles all claims of rows that are not shown with those of the rows that they meet. Returns the rows that only a
+    /// foreign key can keep out.
+    fn uniques(&mut self, hidden: BTreeMap<Key, Vec<RowClaim>>) -> Result<BTreeSet<Key>> {
+        let mut members = hidden.clone();
+        let mut waiting: Vec<Key> = hidden.keys().cloned().collect();
+        while let Some(key) = waiting.pop() {
+            for claim in members[&key].clone() {
+                for other in self.shown_claimants(key.0, &claim)? {
+                    if !members.contains_key(&other)
+                        && let Some(Ok(claims)) = self.claims(&other)?
+                    {
+                        members.insert(other.clone(), claims);
+                        waiting.push(other);
+                    }
+                }
+            }
+        }
+        let claims = members.iter().flat_map(|(key, claims)| {
+            claims.iter().map(|claim| Claim {
+                id: claim.id,
+                value: (key.0, claim.rule, claim.value.clone()),
+                row: key.clone(),
+            })
+        });
+        let out = settle_claims(claims.collect());
+        for key in members.keys() {
+            let recorded = self.reasons.get(key).cloned();
+            match (out.contains_key(key), recorded.as_deref()) {
+                (true, None) => {
+                    self.problem(key, format_args!("is shown, though another row took a unique value first"))
+                }
+                (true, Some("foreign key")) | (false, Some("unique")) => {
+                    let why = if out.contains_key(key) {
+                        "and another row took a unique value first"
+                    } else {
+                        "and no row took its value first"
+                    };
+                    self.problem(key, format_args!("is held as {}, {why}", recorded.as_deref().unwrap_or_default()));
+                }
+                _ => {}
+            }
+        }
+        Ok(hidden.into_keys().filter(|key| !out.contains_key(key)).collect())
+    }
+
+    /// The greatest set of rows of which each has its parents among the shown or the set must be empty.
+    fn parents(&mut self, mut waiting: BTreeSet<Key>) -> Result<()> {
+        loop {
+            let mut lost = BTreeSet::new();
+            for key in &waiting {
+                if self.lacks_parent(key, &waiting)? {
+                    lost.insert(key.clone());
+                }
+            }
+            if lost.is_empty() {
+                break;
+            }
+            waiting = &waiting - &lost;
+        }
+        for key in waiting.iter().filter(|key| self.reasons.get(*key).is_some_and(|reason| reason == "foreign key")) {
+            self.tally.problems.add(format_args!(
+                "{} row {}: is held for want of a parent that is there",
+                self.tables[&key.0].known.tracked.name(),
+                Quoted(&key.1)
+            ));
+        }
+        Ok(())
+    }
+
+    fn lacks_parent(&self, key: &Key, among: &BTreeSet<Key>) -> Result<bool> {
+        let Some(row) = self.logged(key)? else { return Ok(true) };
+        let checked = &self.tables[&key.0];
+        // A reference that may not be NULL cannot be shown without its row, enforced or not.
+        for foreign in &checked.rows.shape.foreign_keys {
+            let Some(parent) = self.by_name(&foreign.parent) else { continue };
+            let values: Option<Vec<Value>> =
+                foreign.columns.iter().map(|name| self.logged_value(checked, &row, name)).collect();
+            let Some(values) = values.filter(|values| !values.contains(&Value::Null)) else { continue };
+            if checked.known.tracked.enforce_fk && !self.has_parent(parent, foreign, checked, &values, among)? {
+                return Ok(true);
+            }
+        }
+        self.lacks_reference(checked, &row, among)
+    }
+
+    /// Whether a reference by local integers that must not be NULL is to a row that is not there.
+    fn lacks_reference(&self, checked: &Checked<'_>, row: &LoggedRow, among: &BTreeSet<Key>) -> Result<bool> {
+        let source = &checked.known.tracked.source;
+        let references = &self.context.catalog.references;
+        let keys = source.key.iter().zip(&row.key).map(|(name, value)| (name.as_str(), value, true));
+        let columns = checked.rows.columns.iter().zip(&row.columns);
+        let columns = columns.map(|(column, value)| {
+            let not_null = checked.rows.shape.column(&column.name).is_some_and(|shape| shape.not_null);
+            (column.name.as_str(), value, not_null)
+        });
+        for (name, value, needed) in keys.chain(columns) {
+            if let (Some(parent_no), Some(entity_id), true) =
+                (references.target(source.table_no, name), referred(value), needed)
+                && !self.is_there(&(parent_no, entity_id), among)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn has_parent(
+        &self,
+        parent: &Checked<'_>,
+        foreign: &ForeignKey,
+        child: &Checked<'_>,
+        values: &[Value],
+        among: &BTreeSet<Key>,
+    ) -> Result<bool> {
+        let (conn, references) = (self.context.conn, &self.context.catalog.references);
+        let names = parent_columns(parent, foreign);
+        let mut local = Vec::with_capacity(values.len());
+        for (name, value) in foreign.columns.iter().zip(values) {
+            local.push(match references.target(child.known.tracked.table_no(), name) {
+                Some(parent_no) => to_local(conn, parent_no, value)?,
+                None => Some(value.clone()),
+            });
+        }
+        if let Some(local) = local.into_iter().collect::<Option<Vec<Value>>>() {
+            let terms = names.iter().enumerate().map(|(n, name)| format!("{} = ?{}", Ident(name), n + 1));
+            let terms = terms.collect::<Vec<_>>().join(" AND ");
+            let sql = format!("SELECT 1 FROM {} WHERE {terms}", Ident(&parent.rows.shape.name));
+            if conn.prepare_cached(&sql)?.exists(params_from_iter(local.iter().map(bind_value)))? {
+                return Ok(true);
+            }
+        }
+        for other in among.iter().filter(|other| other.0 == parent.known.tracked.table_no()) {
+            if let Some(row) = self.logged(other)?
+                && names.iter().zip(values).all(|(name, value)| self.is_same(parent, other, &row, name, value))
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn is_same(&self, parent: &Checked<'_>, key: &Key, row: &LoggedRow, name: &str, value: &Value) -> bool {
+        let source = &parent.known.tracked.source;
+        if source.local.as_deref().is_some_and(|local| same_name(local, name)) {
+            return referred(value).as_deref() == Some(key.1.as_str());
+        }
+        self.logged_value(parent, row, name)
+            .is_some_and(|own| own == *value || (referred(&own).is_some() && referred(&own) == referred(value)))
+    }
+
+    fn is_there(&self, key: &Key, among: &BTreeSet<Key>) -> Result<bool> {
+        let sql = "SELECT shown FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";
+        let shown: Option<bool> =
+            self.context.conn.prepare_cached(sql)?.query_row((key.0, &key.1), |row| row.get(0)).optional()?;
+        Ok(shown == Some(true) || among.contains(key))
+    }
+
+    /// Shown rows whose enforced foreign keys lead nowhere.
+    fn orphans(&mut self) -> Result<()> {
+        for (table_no, checked) in &self.tables {
+            for foreign in checked.rows.shape.foreign_keys.iter().filter(|_| checked.known.tracked.enforce_fk) {
+                let Some(parent) = self.by_name(&foreign.parent) else { continue };
+                let names = parent_columns(parent, foreign);
+                if names.len() != foreign.columns.len() {
+                    continue;
+                }
+                let set = foreign.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)));
+                let join = names.iter().zip(&foreign.columns).map(|(p, c)| format!("p.{} = c.{}", Ident(p), Ident(c)));
+                let sql = format!(
+                    "SELECT {} FROM {} AS c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
+                    list(checked.known.tracked.source.lead().map(|name| format!("c.{}", Ident(name)))),
+                    Ident(&checked.rows.shape.name),
+                    set.collect::<Vec<_>>().join(" AND "),
+                    Ident(&parent.rows.shape.name),
+                    join.collect::<Vec<_>>().join(" AND "),
+                );
+                let mut statement = self.context.conn.prepare(&sql)?;
+                let mut rows = statement.query([])?;
+                while let Some(row) = rows.next()? {
+                    let Some(id) = row_entity_id(self.context, checked.known, row)? else { continue };
+                    if !self.context.is_left_out(*table_no, &id)?
+                        && self.is_there(&(*table_no, id.clone()), &BTreeSet::new())?
+                    {
+                        let (name, row) = (checked.known.tracked.name(), Quoted(&id));
+                        self.tally.problems.add(format_args!("{name} row {row}: is shown without its parent"));
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn by_name(&self, name: &str) -> Option<&Checked<'_>> {
+        self.tables.values().find(|checked| same_name(&checked.rows.shape.name, name))
+    }
+
+    /// A column's value, of the key or another, as the log has it.
+    fn logged_value(&self, checked: &Checked<'_>, row: &LoggedRow, name: &str) -> Option<Value> {
+        let source = &checked.known.tracked.source;
+        if let Some(at) = source.key.iter().position(|key| same_name(key, name)) {
+            return row.key.get(at).cloned();
+        }
+        let at = checked.rows.columns.iter().position(|column| same_name(&column.name, name))?;
+        row.columns.get(at).cloned()
+    }
+
+    fn shown_claimants(&self, table_no: u32, claim: &RowClaim) -> Result<Vec<Key>> {
+        let checked = &self.tables[&table_no];
+        let conn = self.context.conn;
+        let mut values = Vec::with_capacity(claim.parts.len());
+        for (n, value) in claim.parts.iter().enumerate() {
+            values.push(match checked.trial.part_target(claim.rule, n) {
+                None => value.clone(),
+                Some(parent_no) => match to_local(conn, parent_no, value)? {
+                    Some(local) => local,
+                    None => return Ok(Vec::new()),
+                },
+            });
+        }
+        let sql = format!(
+            "SELECT {} FROM {} WHERE {}",
+            list(checked.known.tracked.source.lead().map(Ident)),
+            Ident(&checked.rows.shape.name),
+            checked.trial.same_value_sql(claim.rule)
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        let mut rows = statement.query(params_from_iter(values.iter().map(bind_value)))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            found.extend(row_entity_id(self.context, checked.known, row)?.map(|id| (table_no, id)));
+        }
+        Ok(found)
+    }
+
+    /// What a living row claims; `None` where it does not live.
+    fn claims(&self, key: &Key) -> Result<Option<Result<Vec<RowClaim>, rusqlite::Error>>> {
+        let Some(row) = self.logged(key)? else { return Ok(None) };
+        let trial = &self.tables[&key.0].trial;
+        trial.claims(self.context.conn, &row.key, &row.columns, &row.ids, &row.registers).map(Some)
+    }
+
+    fn logged(&self, key: &Key) -> Result<Option<LoggedRow>> {
+        let checked = &self.tables[&key.0];
+        let conn = self.context.conn;
+        let sql = "SELECT registers FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";
+        let bytes: Option<Vec<u8>> =
+            conn.prepare_cached(sql)?.query_row((key.0, &key.1), |row| row.get(0)).optional()?;
+        let Some(registers) = bytes.as_deref().and_then(Registers::decode).filter(Registers::alive) else {
+            return Ok(None);
+        };
+        let (mut columns, mut ids) = (Vec::new(), Vec::new());
+        for column in &checked.rows.columns {
+            let no = self.context.number(&column.folded)?;
+            let register = no.and_then(|no| registers.get(no));
+            ids.push(register.map(|register| register.id));
+            let field = match register {
+                Some(register) => {
+                    read_fields(conn, register.id)?.into_iter().find(|field| same_name(&field.name, &column.folded))
+                }
+                None => None,
+            };
+            columns.push(field.map_or_else(|| column.default.clone(), |field| field.value));
+        }
+        let parts = checked.known.tracked.source.logged_key(&self.context.catalog.references, &key.1);
+        let key = parts.unwrap_or_default().into_iter().map(KeyPart::into_value).collect();
+        Ok(Some(LoggedRow { key, columns, ids, registers }))
+    }
+
+    fn problem(&mut self, key: &Key, what: std::fmt::Arguments<'_>) {
+        let (table, row) = (self.tables[&key.0].known.tracked.name(), Quoted(&key.1));
+        self.tally.problems.add(format_args!("{table} row {row}: {what}"));
+    }
+}
+
+/// The columns of the parent that a foreign key refers to.
+fn parent_columns(parent: &Checked<'_>, foreign: &ForeignKey) -> Vec<String> {
+    match foreign.parent_columns.is_empty() {
+        true => parent.rows.shape.key_columns().map(|column| column.name.clone()).collect(),
+        false => foreign.parent_columns.clone(),
+    }
+}

@@ -1,0 +1,209 @@
+//! Schemas that change under capture: DROP, RENAME, rebuilds, and replicas of different versions.
+
+mod common;
+
+use common::*;
+use zvon::{AlterOptions, ErrorKind, Remote, Replica, Settings, TrackOptions};
+
+const SCHEMA: &str = "CREATE TABLE author (id INTEGER PRIMARY KEY, name TEXT NOT NULL, born INTEGER);
+    CREATE TABLE book (id INTEGER PRIMARY KEY, title TEXT, author_id INTEGER REFERENCES author ON DELETE CASCADE, isbn TEXT UNIQUE);
+    INSERT INTO author VALUES (1, 'Ann', 1900); INSERT INTO book VALUES (1, 'One', 1, 'i1'), (2, 'Two', 1, 'i2');";
+
+async fn first(remote: &Remote) -> Replica {
+    let replica = Replica::in_memory().unwrap();
+    run(&replica, SCHEMA);
+    replica.track_all(&TrackOptions::default()).await.unwrap();
+    sync(&replica, remote).await;
+    replica
+}
+
+async fn two() -> (Replica, Replica, Remote, tempfile::TempDir) {
+    let (home, remote) = (tempfile::tempdir().unwrap(), fresh_remote());
+    let a = first(&remote).await;
+    let b = clone(&remote, &home, "b.db").await;
+    (a, b, remote, home)
+}
+
+async fn clone(remote: &Remote, home: &tempfile::TempDir, name: &str) -> Replica {
+    Replica::clone_from(remote, home.path().join(name), Settings::default(), None).await.unwrap().0
+}
+
+async fn alter(replica: &Replica, table: &str, sql: &str, options: &AlterOptions) {
+    replica.alter_begin(&[table]).await.unwrap();
+    run(replica, sql);
+    replica.alter_end(table, options).await.unwrap();
+}
+
+fn ask(replica: &Replica, sql: &str) -> Vec<String> {
+    rows(&replica.connection(), sql)
+}
+
+async fn verified(replicas: &[&Replica], remote: &Remote) {
+    for replica in replicas {
+        assert_verified(replica, remote).await;
+    }
+}
+
+const RENAMES: &str =
+    "ALTER TABLE book RENAME COLUMN title TO \"na me\"; ALTER TABLE book RENAME COLUMN author_id TO writer";
+
+#[tokio::test]
+async fn a_renamed_column_is_the_same_column_to_replicas_of_either_version() {
+    let (a, b, remote, home) = two().await;
+    alter(&a, "book", RENAMES, &AlterOptions::default()).await;
+    run(
+        &a,
+        "UPDATE book SET \"na me\" = 'Uno' WHERE id = 1; INSERT INTO author VALUES (2, 'Bea', 1950); UPDATE book SET writer = 2 WHERE id = 2",
+    );
+    run(&b, "UPDATE book SET title = 'Dos' WHERE id = 2; INSERT INTO book VALUES (3, 'Three', 1, 'i3')");
+    converge(&[&a, &b], &remote).await;
+    let sql = |title: &str, author: &str| {
+        format!("SELECT {title}, name, isbn FROM book JOIN author ON author.id = {author} ORDER BY isbn")
+    };
+    let (old, new) = (sql("title", "author_id"), sql("\"na me\"", "writer"));
+    let shown = ["'Uno'|'Ann'|'i1'", "'Dos'|'Bea'|'i2'", "'Three'|'Ann'|'i3'"];
+    assert_eq!(ask(&a, &new), shown);
+    assert_eq!(ask(&b, &old), shown);
+    assert_eq!(a.held().await.unwrap().unknown, []);
+    assert_eq!(b.held().await.unwrap().unknown, []);
+    assert!(b.status().await.unwrap().notices.iter().any(|n| n.contains("book has another definition here")));
+    // The other follows, and writes on.
+    run(&b, "UPDATE book SET title = 'Tres' WHERE id = 3");
+    alter(&b, "book", RENAMES, &AlterOptions::default()).await;
+    run(&b, "UPDATE book SET writer = 1 WHERE id = 2");
+    converge(&[&b, &a], &remote).await;
+    let shown = ["'Uno'|'Ann'|'i1'", "'Dos'|'Ann'|'i2'", "'Tres'|'Ann'|'i3'"];
+    assert_eq!(ask(&a, &new), shown);
+    assert_eq!(ask(&b, &new), shown);
+    assert_eq!(b.status().await.unwrap().notices, [] as [&str; 0]);
+    // And who joins later has the newest.
+    let c = clone(&remote, &home, "c.db").await;
+    assert_eq!(ask(&c, &new), shown);
+    run(&c, "UPDATE book SET \"na me\" = 'One' WHERE isbn = 'i1'");
+    converge(&[&c, &a, &b], &remote).await;
+    assert_eq!(ask(&a, &new)[0], "'One'|'Ann'|'i1'");
+    verified(&[&a, &b, &c], &remote).await;
+}
+
+#[tokio::test]
+async fn a_dropped_column_and_a_new_one_of_its_name_are_two() {
+    let (a, b, remote, home) = two().await;
+    alter(&a, "author", "ALTER TABLE author DROP COLUMN born; ALTER TABLE author RENAME COLUMN name TO born; ALTER TABLE author ADD COLUMN name", &AlterOptions::default()).await;
+    run(&a, "UPDATE author SET born = 'Anna', name = 'new'");
+    run(&b, "UPDATE author SET born = 1901");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&a, "author"), ["1|'Anna'|'new'"]);
+    assert_eq!(table(&b, "author"), ["1|'Anna'|1901"]);
+    let c = clone(&remote, &home, "c.db").await;
+    assert_eq!(table(&c, "author"), ["1|'Anna'|'new'"]);
+    verified(&[&a, &b, &c], &remote).await;
+}
+
+#[tokio::test]
+async fn a_renamed_table_is_the_same_table() {
+    let (a, b, remote, home) = two().await;
+    alter(&a, "author", "ALTER TABLE author RENAME TO writer", &AlterOptions::default()).await;
+    run(
+        &a,
+        "INSERT INTO writer VALUES (5, 'Cay', NULL); INSERT INTO book VALUES (9, 'Nine', 5, 'i9'); UPDATE writer SET born = 1 WHERE id = 1",
+    );
+    run(&b, "INSERT INTO author VALUES (5, 'Dan', NULL); INSERT INTO book VALUES (9, 'Neun', 5, 'i0')");
+    converge(&[&a, &b], &remote).await;
+    let sql =
+        |table: &str| format!("SELECT title, name, born FROM book JOIN {table} AS w ON w.id = author_id ORDER BY 1");
+    let shown = ["'Neun'|'Dan'|NULL", "'Nine'|'Cay'|NULL", "'One'|'Ann'|1", "'Two'|'Ann'|1"];
+    assert_eq!(ask(&a, &sql("writer")), shown);
+    assert_eq!(ask(&b, &sql("author")), shown);
+    // The old name is free for another table.
+    run(&a, "CREATE TABLE author (id INTEGER PRIMARY KEY, other TEXT); INSERT INTO author VALUES (1, 'else')");
+    a.track(&["author"], &TrackOptions::default()).await.unwrap();
+    alter(&b, "author", "ALTER TABLE author RENAME TO writer", &AlterOptions::default()).await;
+    run(&b, "DELETE FROM writer WHERE name = 'Cay'; PRAGMA foreign_keys = ON");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&a, &sql("writer")).len(), 3);
+    assert_eq!(ask(&b, &sql("writer")), ask(&a, &sql("writer")));
+    let c = clone(&remote, &home, "c.db").await;
+    assert_eq!(ask(&c, &sql("writer")), ask(&a, &sql("writer")));
+    assert_eq!(table(&c, "author"), ["1|'else'"]);
+    let history = a.log(Some("writer"), None, 100).await.unwrap();
+    assert!(history.len() >= 4 && history.iter().all(|entry| entry.table == "author"));
+    verified(&[&a, &b, &c], &remote).await;
+}
+
+/// <https://sqlite.org/lang_altertable.html>, section 7: what SQLite itself cannot do to a table.
+const TWELVE_STEPS: &str = "PRAGMA foreign_keys = OFF; BEGIN;
+    CREATE TABLE book_new (id INTEGER PRIMARY KEY, isbn TEXT NOT NULL UNIQUE, author_id INTEGER REFERENCES author, name TEXT, pages INTEGER DEFAULT 7);
+    INSERT INTO book_new (id, isbn, author_id, name) SELECT id, isbn, author_id, title FROM book;
+    DROP TABLE book; ALTER TABLE book_new RENAME TO book; COMMIT; PRAGMA foreign_keys = ON";
+
+#[tokio::test]
+async fn a_rebuild_asks_what_it_cannot_know() {
+    let (a, b, remote, _home) = two().await;
+    a.alter_begin(&["book"]).await.unwrap();
+    run(&a, TWELVE_STEPS);
+    let error = a.alter_end("book", &AlterOptions::default()).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Usage);
+    assert!(error.to_string().contains("--renamed title="), "{error}");
+    // While it lasts, nothing is captured or merged, and nothing is lost.
+    run(&a, "UPDATE book SET name = 'Eins' WHERE isbn = 'i1'");
+    run(&b, "UPDATE book SET title = 'Zwei' WHERE isbn = 'i2'");
+    sync(&b, &remote).await;
+    let report = sync(&a, &remote).await;
+    assert_eq!((report.pulled, report.pushed), (1, 0));
+    let mut options = AlterOptions::default();
+    options.renamed = vec![("title".into(), "name".into())];
+    let report = a.alter_end("book", &options).await.unwrap();
+    assert_eq!((report.changed, report.missing, report.deleted), (1, 0, 0));
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&a, "SELECT name, pages FROM book ORDER BY isbn"), ["'Eins'|7", "'Zwei'|7"]);
+    assert_eq!(ask(&b, "SELECT title FROM book ORDER BY isbn"), ["'Eins'", "'Zwei'"]);
+    verified(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn a_rebuild_behind_our_back_is_noticed_and_deletes_nothing() {
+    let (a, b, remote, _home) = two().await;
+    run(&a, "DROP TABLE IF EXISTS tmp; CREATE TABLE tmp (id INTEGER PRIMARY KEY, title TEXT, author_id INTEGER REFERENCES author ON DELETE CASCADE, isbn TEXT UNIQUE, extra TEXT);
+        INSERT INTO tmp SELECT id, title, author_id, isbn, 'x' FROM book WHERE id = 1; DROP TABLE book; ALTER TABLE tmp RENAME TO book; UPDATE book SET title = 'changed'");
+    let report = sync(&a, &remote).await;
+    assert!(report.notices.iter().any(|n| n.contains("rebuilt without its triggers")), "{report:?}");
+    run(&b, "UPDATE book SET title = 'both' WHERE id = 2");
+    converge(&[&b, &a], &remote).await;
+    assert_eq!(ask(&a, "SELECT title, extra FROM book ORDER BY isbn"), ["'changed'|'x'", "'both'|NULL"]);
+    assert_eq!(ask(&b, "SELECT title FROM book ORDER BY isbn"), ["'changed'", "'both'"]);
+    verified(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn missing_rows_are_deletes_where_the_user_says_so() {
+    let (a, b, remote, _home) = two().await;
+    let mut options = AlterOptions::default();
+    options.accept_deletes = true;
+    alter(&a, "book", "DELETE FROM book WHERE id = 2; ALTER TABLE book DROP COLUMN author_id", &options).await;
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&b, "SELECT title FROM book"), ["'One'"]);
+    alter(&a, "book", "DELETE FROM book", &AlterOptions::default()).await;
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&a, "SELECT title FROM book"), ["'One'"], "shown again");
+    verified(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn alter_in_the_wrong_order_is_told_of() {
+    let remote = fresh_remote();
+    let a = first(&remote).await;
+    assert_eq!(a.alter_end("book", &AlterOptions::default()).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(a.alter_begin(&["nothing"]).await.unwrap_err().kind(), ErrorKind::Schema);
+    a.alter_begin(&["book"]).await.unwrap();
+    assert_eq!(a.alter_begin(&["book"]).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert_eq!(a.track(&["book"], &TrackOptions::default()).await.unwrap_err().kind(), ErrorKind::Usage);
+    assert!(
+        a.status().await.unwrap().tables.iter().any(|t| t.name == "book" && t.notice.contains("zvon alter end book"))
+    );
+    let mut options = AlterOptions::default();
+    options.renamed = vec![("nope".into(), "title".into())];
+    assert_eq!(a.alter_end("book", &options).await.unwrap_err().kind(), ErrorKind::Usage);
+    a.alter_end("book", &AlterOptions::default()).await.unwrap();
+    run(&a, "UPDATE book SET title = 'captured'");
+    assert_eq!(sync(&a, &remote).await.pushed, 2);
+}
