@@ -263,7 +263,7 @@ fn golden() -> (std::path::PathBuf, Vec<Change>) {
     let loose = std::fs::read(loose).unwrap();
     let changes = vec![
         decode_change("019b76da-a804-7000-8000-0123456789ab".parse().unwrap(), &loose).unwrap(),
-        packed("019b76da-a900-7000-8000-0123456789ab", Value::text(&"long ".repeat(220_000))),
+        packed("019b76da-a900-7000-8000-0123456789ab", Value::text("long ".repeat(220_000))),
         packed("019b76da-a901-7000-8000-0123456789ab", Value::text("from a pack")),
     ];
     (path, changes)
