@@ -100,6 +100,7 @@ pub(super) async fn push(
     while let Some(part) = next {
         if total == 0 {
             total = pending(session, row.no).await?;
+            progress(0, Some(total));
         }
         producer.random = session.world.random();
         let before = report.pushed;
