@@ -17,7 +17,7 @@ use zvon::{CompactOptions, CompactReport, Remote, Replica, Settings, WatchOption
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT)";
 /// How long the two may take to agree. They take a few seconds.
-const PATIENCE: Duration = Duration::from_secs(45);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A Syncthing with a home and a folder of its own, which talks to one other on this machine and to nobody else.
 struct Syncthing {
