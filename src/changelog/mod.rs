@@ -1,6 +1,7 @@
 //! Our own tables: the log, its sequence, names, registers, and what is remembered of rows and remotes. Touches no user table.
 
 mod conflicts;
+mod epochs;
 mod held;
 mod identity;
 mod log;
@@ -16,6 +17,7 @@ mod untranslated;
 mod waits;
 
 pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
+pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
 pub(crate) use identity::{
     Keyed, References, bind_local, entity_of, local_of, referred, to_local, to_logged, unbind_local,

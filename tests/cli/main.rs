@@ -3,6 +3,7 @@
 mod commands;
 mod compact;
 mod demo;
+mod encryption;
 mod help;
 mod interrupt;
 mod place;

@@ -31,7 +31,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, None)?;
     let requests = Requests::count();
     let mut options = WatchOptions::default();
