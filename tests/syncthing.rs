@@ -13,7 +13,7 @@ use common::watching::Watching;
 use common::*;
 use tempfile::TempDir;
 use tokio::time::timeout;
-use zvon::{Remote, Replica, WatchOptions};
+use zvon::{CompactOptions, CompactReport, Remote, Replica, Settings, WatchOptions};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT)";
 /// How long the two may take to agree. They take a few seconds.
@@ -143,7 +143,10 @@ struct Machine {
 
 impl Machine {
     async fn new(dir: &TempDir, name: &str) -> Self {
-        let replica = Replica::init(dir.path().join(format!("{name}.db"))).unwrap();
+        let mut settings = Settings::default();
+        // Far shorter than it may be in a folder: removals are to arrive before the packs that stand for what they remove.
+        settings.compaction_grace = Some(Duration::ZERO);
+        let replica = Replica::init(dir.path().join(format!("{name}.db"))).unwrap().with_settings(settings);
         run(&replica, NOTES);
         replica.track_all(&keyed()).await.unwrap();
         Self { syncthing: Syncthing::generate(dir.path(), name), replica, watch: None }
@@ -167,6 +170,10 @@ impl Machine {
         }
     }
 
+    async fn compact(&self) -> CompactReport {
+        self.replica.compact(&self.syncthing.remote(), &CompactOptions::default()).await.unwrap()
+    }
+
     /// What there is here, for a test that fails.
     async fn standing(&self) -> String {
         let files = |name: &str| fs::read_dir(self.syncthing.folder.join(name)).map_or(0, Iterator::count);
@@ -181,14 +188,18 @@ impl Machine {
     }
 }
 
-/// Waits until both show the same, so many rows of it, hearing of every sync of either.
-async fn agree(a: &mut Machine, b: &mut Machine, rows: usize) {
+/// Waits until both show the same, so many rows of it, hearing of every sync of either; after each of which, where that is
+/// asked for, both compact at once, wherever their syncs and Syncthings are.
+async fn agree(a: &mut Machine, b: &mut Machine, rows: usize, compacting: bool) {
     let agreement = async {
         while a.notes().len() != rows || a.notes() != b.notes() {
             let (one, two) = (a.watch.as_mut().unwrap(), b.watch.as_mut().unwrap());
             tokio::select! {
                 _ = one.event() => {}
                 _ = two.event() => {}
+            }
+            if compacting {
+                futures::join!(a.compact(), b.compact());
             }
         }
     };
@@ -212,19 +223,27 @@ async fn two_replicas_that_syncthing_joins_converge_though_one_side_stops_in_the
     run(&a.replica, "INSERT INTO note VALUES ('both', 'contended', '')");
     a.start();
     b.start();
-    agree(&mut a, &mut b, 1).await;
+    agree(&mut a, &mut b, 1, false).await;
 
     // Both write at once; of one of them everything stops while the other's files are on their way.
     a.write("a", 0..20);
     b.write("b", 0..20);
-    let first_of_a = async { while b.watch.as_mut().unwrap().synced().await.1.pulled == 0 {} };
+    let first_of_a = async {
+        while !b.notes().iter().any(|row| row.contains("by a")) {
+            b.watch.as_mut().unwrap().event().await;
+        }
+    };
     timeout(PATIENCE, first_of_a).await.expect("something of the other side arrives");
     b.stop().await;
+    // One compacts, twice, so that it also removes, while the other still lacks what that packs.
+    sync(&a.replica, &a.syncthing.remote()).await;
+    let (packed, removed) = (a.compact().await, a.compact().await);
+    assert!(packed.written_packs > 0 && removed.removed_files > 0, "{packed:?} {removed:?}");
     a.write("a", 20..40);
     b.write("b", 20..40);
     run(&b.replica, "DELETE FROM note WHERE id = 'b-0'");
     b.start();
-    agree(&mut a, &mut b, 1 + 40 + 39).await;
+    agree(&mut a, &mut b, 1 + 40 + 39, true).await;
 
     for machine in [&mut a, &mut b] {
         machine.watch.take().unwrap().stop().await;

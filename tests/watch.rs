@@ -74,7 +74,11 @@ async fn a_program_that_commits_without_pause_syncs_once_a_second() {
     }
     let (mut syncs, mut pushed) = (0, 0);
     while let Ok(event) = watch.events.try_recv() {
-        let WatchEvent::Synced { cause: WatchCause::Commit, report } = event else { panic!("{event:?}") };
+        let report = match event {
+            WatchEvent::Synced { cause: WatchCause::Commit, report } => report,
+            WatchEvent::Compacted { .. } => continue,
+            other => panic!("{other:?}"),
+        };
         syncs += 1;
         pushed += report.pushed;
     }
@@ -264,7 +268,6 @@ async fn files_that_appear_in_a_folder_are_pulled() {
     // A folder that was taken away and came back is listened to again.
     folder.empty();
     here.sync(&folder.remote(), &zvon::SyncOptions::default()).await.unwrap();
-    while watch.synced_for(WatchCause::Folder).await.pushed > 0 {}
     run(&other, "INSERT INTO note VALUES ('again', 'x')");
     sync(&other, &folder.remote()).await;
     while watch.synced_for(WatchCause::Folder).await.pulled == 0 {}
@@ -309,4 +312,50 @@ async fn a_database_that_is_replaced_under_its_name_ends_it() {
     let error = timeout(DEADLINE, watch.task).await.expect("the watch ends").unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Database);
     assert!(error.to_string().contains("was replaced by another file while it was watched"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn packs_that_piled_up_are_joined_beside_the_watch() {
+    let store = FaultyStore::new(&Arc::new(InMemory::new()), |_, _| Verdict::Pass);
+    let (replica, remote) = (replica(NOTES).await, in_store(store.clone()));
+    let import = |name: u32| {
+        let sql = format!(
+            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
+             INSERT INTO note SELECT '{name}-' || i, 'x' FROM i"
+        );
+        run(&replica, &sql);
+    };
+    for n in 0..7 {
+        import(n);
+        sync(&replica, &remote).await;
+    }
+    let mut watch = Watching::start(&replica, &remote);
+    watch.synced_for(WatchCause::Start).await;
+    import(7);
+    assert!(watch.synced_for(WatchCause::Commit).await.compaction_due);
+    let WatchEvent::Compacted { report } = watch.event().await else { panic!("no compaction") };
+    assert_eq!((report.joined_packs, report.written_packs, report.changes), (8, 1, 1_600));
+    let rest = watch.stop().await;
+    assert!(!rest.iter().any(|event| matches!(event, WatchEvent::Compacted { .. })), "{rest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_told_not_to_compact_does_not() {
+    let store = FaultyStore::new(&Arc::new(InMemory::new()), |_, _| Verdict::Pass);
+    let (replica, remote) = (replica(NOTES).await, in_store(store.clone()));
+    for n in 0..8 {
+        let sql = format!(
+            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
+             INSERT INTO note SELECT '{n}-' || i, 'x' FROM i"
+        );
+        run(&replica, &sql);
+        sync(&replica, &remote).await;
+    }
+    let mut options = WatchOptions::default();
+    options.compact = false;
+    let mut watch = Watching::with(&replica, &remote, options);
+    assert!(watch.synced_for(WatchCause::Start).await.compaction_due);
+    assert_eq!(watch.synced().await.0, WatchCause::Interval);
+    let rest = watch.stop().await;
+    assert!(!rest.iter().any(|event| matches!(event, WatchEvent::Compacted { .. })), "{rest:?}");
 }

@@ -15,12 +15,13 @@ use std::time::Duration;
 
 use futures::FutureExt;
 use futures::future::FusedFuture;
+use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::error::{Error, ErrorKind, Result};
 use crate::remote::Remote;
-use crate::report::SyncReport;
-use crate::sync::{self, Session, SyncOptions};
+use crate::report::{CompactReport, SyncReport};
+use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use ears::Ears;
 use file::DatabaseFile;
 use lock::Lock;
@@ -45,6 +46,8 @@ pub struct WatchOptions {
     pub interval: Duration,
     /// Each look that finds nothing doubles the time to the next one, up to this. 60 seconds.
     pub max_interval: Duration,
+    /// Whether to compact the remote, beside everything else, when a sync says that it is due. Yes.
+    pub compact: bool,
     /// How long the last sync may take once the watch is to stop. 5 seconds.
     pub stop_within: Duration,
 }
@@ -54,6 +57,7 @@ impl Default for WatchOptions {
         Self {
             interval: Duration::from_secs(5),
             max_interval: Duration::from_secs(60),
+            compact: true,
             stop_within: Duration::from_secs(5),
         }
     }
@@ -95,6 +99,11 @@ pub enum WatchEvent {
         /// What it did.
         report: SyncReport,
     },
+    /// The remote was compacted, beside everything else.
+    Compacted {
+        /// What that did.
+        report: CompactReport,
+    },
     /// A sync failed, and will be tried again.
     Failed {
         /// Why.
@@ -123,10 +132,11 @@ pub(crate) async fn watch(
         if stop.is_terminated() {
             return Ok(());
         }
+        watch.compact_if_due();
         cause = tokio::select! {
             biased;
             () = &mut stop => return watch.push_the_rest(&mut on_event).await,
-            cause = watch.next_cause() => cause,
+            cause = watch.next_cause(&mut on_event) => cause,
         };
     }
 }
@@ -156,6 +166,10 @@ struct Watch<'a> {
     schema: Option<i64>,
     /// Whether the last sync for a commit left it behind: it waits for the remote's turn.
     is_muted: bool,
+    /// Whether the last sync found that a compaction is worth its while.
+    is_compaction_due: bool,
+    /// The compaction under way; it stops with the watch.
+    compactions: JoinSet<Result<CompactReport>>,
     /// The kinds of failures told since the last sync that worked.
     told: HashSet<ErrorKind>,
     /// The wall clock, and when it said that.
@@ -187,6 +201,8 @@ impl<'a> Watch<'a> {
             remote_at: now,
             schema: None,
             is_muted: false,
+            is_compaction_due: false,
+            compactions: JoinSet::new(),
             told: HashSet::new(),
             clock: (session.world.now_ms(), now),
         })
@@ -240,6 +256,7 @@ impl<'a> Watch<'a> {
         match outcome {
             Ok(report) => {
                 let moved = moved_something(&report);
+                self.is_compaction_due = report.compaction_due;
                 self.remote_at = Instant::now() + self.pace.synced(moved);
                 self.told.clear();
                 on_event(WatchEvent::Synced { cause, report });
@@ -259,8 +276,28 @@ impl<'a> Watch<'a> {
         }
     }
 
+    /// Starts a compaction that nobody waits for, one at a time.
+    fn compact_if_due(&mut self) {
+        if !self.is_compaction_due || !self.options.compact || !self.compactions.is_empty() {
+            return;
+        }
+        self.is_compaction_due = false;
+        let (session, remote) = (self.session.clone(), self.remote.clone());
+        let mut options = CompactOptions::default();
+        options.only_if_due = true;
+        self.compactions.spawn(async move { sync::compact(&session, &remote, &options).await });
+    }
+
+    /// Tells of a compaction that has ended. One that failed is begun anew after another sync finds it due.
+    fn compacted(done: Result<Result<CompactReport>, JoinError>, on_event: &mut impl FnMut(WatchEvent)) {
+        match done.map_err(|e| Error::new(ErrorKind::Interrupted, "the compaction stopped").caused_by(e)) {
+            Ok(Ok(report)) => on_event(WatchEvent::Compacted { report }),
+            Ok(Err(error)) | Err(error) => tracing::info!(%error, "the compaction failed"),
+        }
+    }
+
     /// Waits for a reason to sync.
-    async fn next_cause(&mut self) -> WatchCause {
+    async fn next_cause(&mut self, on_event: &mut impl FnMut(WatchEvent)) -> WatchCause {
         let mut due = Due::now(self.usual_look);
         let is_failing = self.pace.is_failing();
         loop {
@@ -283,6 +320,7 @@ impl<'a> Watch<'a> {
             }
             tokio::select! {
                 () = sleep_until(due.first().min(self.remote_at)) => {}
+                Some(done) = self.compactions.join_next() => Self::compacted(done, on_event),
                 () = self.ears.database(), if !is_failing => due.hear_commit(),
                 () = self.ears.remote(), if !is_failing => due.hear_folder(),
             }
@@ -311,7 +349,8 @@ impl<'a> Watch<'a> {
         if objects.more {
             return true;
         }
-        self.session.run(move |conn| news::any_unknown(conn, &objects.named)).await.unwrap_or(true)
+        let url = self.remote.url().to_owned();
+        self.session.run(move |conn| news::any_unknown(conn, &url, &objects.named)).await.unwrap_or(true)
     }
 
     /// Whether the wall clock moved on its own since the last time.

@@ -30,12 +30,15 @@ pub(super) fn look(conn: &Connection, remote: &str) -> Result<News> {
     Ok(News { unpushed, schema })
 }
 
-/// Whether one of the objects that appeared in a folder may hold what the log lacks. Its own files the log knows.
-pub(super) fn any_unknown(conn: &Connection, objects: &HashSet<ObjectName>) -> Result<bool> {
-    let mut statement = conn.prepare_cached("SELECT 1 FROM ZV_CHANGE WHERE id = ?1")?;
+/// Whether one of the objects that appeared in a remote's folder may hold what the log lacks. Those of its own are known.
+pub(super) fn any_unknown(conn: &Connection, remote: &str, objects: &HashSet<ObjectName>) -> Result<bool> {
+    let mut changes = conn.prepare_cached("SELECT 1 FROM ZV_CHANGE WHERE id = ?1")?;
+    let sql = "SELECT 1 FROM ZV_PACK JOIN ZV_REMOTE ON no = remote_no WHERE url = ?1 AND pack = ?2 AND complete";
+    let mut packs = conn.prepare_cached(sql)?;
     for object in objects {
         let known = match object {
-            ObjectName::Change(id) => statement.exists([IdText::new(*id).as_str()])?,
+            ObjectName::Change(id) => changes.exists([IdText::new(*id).as_str()])?,
+            ObjectName::Pack(id) => packs.exists((remote, id.as_bytes()))?,
             _ => false,
         };
         if !known {

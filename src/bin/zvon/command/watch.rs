@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::Notify;
-use zvon::{SyncReport, WatchCause, WatchEvent, WatchOptions};
+use zvon::{CompactReport, SyncReport, WatchCause, WatchEvent, WatchOptions};
 
 use super::sync;
 use crate::config;
@@ -67,6 +67,11 @@ enum Line<'a> {
         cause: &'static str,
         #[serde(flatten)]
         report: &'a SyncReport,
+    },
+    Compacted {
+        time: &'a str,
+        #[serde(flatten)]
+        report: &'a CompactReport,
     },
     Failed {
         time: &'a str,
@@ -136,6 +141,11 @@ impl<'a> Teller<'a> {
                 news.warnings.iter().for_each(|warning| self.output.warn(warning));
                 self.output.line(&Line::Synced { time, cause: name(cause), report: &report }, || news.text(time))
             }
+            WatchEvent::Compacted { report } => self.output.line(&Line::Compacted { time, report: &report }, || {
+                let packs = text::count(report.written_packs, "pack", "packs");
+                let removed = text::count(report.removed_files + report.removed_packs, "file", "files");
+                format!("{time} Compacted: {} into {packs}, {removed} removed\n", text::changes(report.changes))
+            }),
             WatchEvent::Failed { error, again, retry_in } => {
                 self.story.borrow_mut().is_failing = true;
                 let Failure::Error(told) = Failure::from(error) else { return Ok(()) };
