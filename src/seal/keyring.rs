@@ -65,6 +65,8 @@ impl BadKeys {
     pub(crate) fn into_error(self, url: &str) -> Error {
         let kind = match self {
             Self::NoPassphrase => ErrorKind::Locked,
+            // It may be whole the next time.
+            Self::Damaged(_) => ErrorKind::Remote,
             _ => ErrorKind::Key,
         };
         Error::new(kind, format!("{url}: {self}"))

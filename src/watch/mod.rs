@@ -412,6 +412,7 @@ fn moved_something(report: &SyncReport) -> bool {
 fn is_lasting(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Usage | ErrorKind::Unrelated | ErrorKind::Corrupt | ErrorKind::Interrupted => true,
+        ErrorKind::Locked | ErrorKind::Key => true,
         ErrorKind::Database => !is_of_the_disk(error),
         _ => false,
     }

@@ -1,6 +1,7 @@
 //! Encrypted remotes as their users handle them: key files, passphrases, the environment, `zvon key`.
 
 use crate::place::{Place, Ran, SCHEMA, ran};
+use crate::terminal::{CTRL_C, converse, hidden, once};
 
 /// A folder with a key in `me.key`, and `notes.db`, which tracks its table and syncs with the encrypted remote `shared`.
 fn with_key() -> (Place, String) {
@@ -122,50 +123,56 @@ fn passphrases_come_from_a_file_and_the_environment() {
     ran(place.zvon().env("ZVON_PASSPHRASE", "two").args(list)).ended(0);
 }
 
-#[test]
-fn the_passphrase_is_asked_for_on_a_terminal_and_not_shown() {
+const QUESTION: &str = "The passphrase for file:///";
+
+/// A folder with a replica of a remote that a passphrase opens.
+fn with_passphrase() -> Place {
     let place = Place::new();
     place.write("pass", "asked for\n");
+    place.sql("notes.db", SCHEMA);
     place.run(["--passphrase-file", "pass", "init", "notes.db", "--remote", "shared", "--encrypt"]).ended(0);
-    // Python has a terminal of its own to give; it waits for the question before it answers.
-    let script = r#"
-import os, pty, sys
-pid, terminal = pty.fork()
-if pid == 0: os.execv(sys.argv[1], sys.argv[1:])
-shown, answered = b"", False
-while True:
-    try: part = os.read(terminal, 4096)
-    except OSError: break
-    if not part: break
-    shown += part
-    if b"passphrase for" in shown and not answered:
-        os.write(terminal, b"asked for\n")
-        answered = True
-print(shown.decode())
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
-"#;
-    let mut python = std::process::Command::new("python3");
-    python.current_dir(place.path("")).args([
-        "-c",
-        script,
-        env!("CARGO_BIN_EXE_zvon"),
-        "--db",
-        "notes.db",
-        "key",
-        "list",
-    ]);
-    for variable in ["ZVON_PASSPHRASE", "ZVON_PASSPHRASE_FILE", "ZVON_KEY_FILE"] {
-        python.env_remove(variable);
+    place.run(["--db", "notes.db", "track", "notes"]).ended(0);
+    place
+}
+
+#[test]
+fn the_passphrase_is_asked_for_on_a_terminal_and_not_shown() {
+    let place = with_passphrase();
+    let mut list = place.plain_zvon();
+    list.args(["--db", "notes.db", "key", "list"]);
+    let Some((shown, code)) = converse(&list, &[hidden(QUESTION, "asked for\n")]) else { return };
+    assert_eq!(code, 0, "{shown}");
+    assert!(shown.contains("is encrypted") && !shown.contains("asked for"), "{shown}");
+    let (shown, code) = converse(&list, &[hidden(QUESTION, "something else\n")]).unwrap();
+    assert_eq!(code, 1, "{shown}");
+    assert!(shown.contains("the passphrase does not open") && !shown.contains("something"), "{shown}");
+    let (shown, code) = converse(&list, &[hidden(QUESTION, CTRL_C)]).unwrap();
+    assert_eq!(code, 130, "{shown}");
+}
+
+#[test]
+fn a_watch_asks_for_the_passphrase_once_and_goes_on() {
+    let place = with_passphrase();
+    let mut watch = place.plain_zvon();
+    watch.args(["-vv", "--json", "--db", "notes.db", "watch", "--interval", "1s"]);
+    // The second look at the remote is a sync of its own.
+    let answers = [hidden(QUESTION, "asked for\n"), once("\"cause\":\"interval\"", CTRL_C)];
+    let Some((shown, code)) = converse(&watch, &answers) else { return };
+    assert_eq!(code, 0, "{shown}");
+    for (words, times) in
+        [(QUESTION, 1), ("derived a key", 1), ("\"started\"", 1), ("\"stopped\"", 1), ("asked for", 0)]
+    {
+        assert_eq!(shown.matches(words).count(), times, "{words}: {shown}");
     }
-    let output = match python.output() {
-        Ok(output) => output,
-        Err(error) if std::env::var_os("CI").is_none() => {
-            return println!("SKIPPED: a terminal needs python3 ({error})");
-        }
-        Err(error) => panic!("a terminal needs python3: {error}"),
-    };
-    let shown = String::from_utf8(output.stdout).unwrap();
-    assert!(output.status.success(), "{shown}");
-    assert!(shown.contains("The passphrase for file:///") && shown.contains("is encrypted"), "{shown}");
-    assert!(!shown.contains("asked for"), "{shown}");
+    assert!(shown.contains("\"pushed\":2"), "{shown}");
+    let (shown, code) = converse(&watch, &[hidden(QUESTION, CTRL_C)]).unwrap();
+    assert_eq!(code, 130, "{shown}");
+}
+
+#[test]
+fn a_watch_without_its_secret_or_with_a_wrong_one_ends_and_says_so() {
+    let place = with_passphrase();
+    let watch = ["--db", "notes.db", "watch"];
+    place.run(watch).ended_with(1, &["a passphrase opens its keys", "--passphrase-file"]);
+    ran(place.zvon().env("ZVON_PASSPHRASE", "wrong").args(watch)).ended_with(1, &["the passphrase does not open"]);
 }

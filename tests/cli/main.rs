@@ -12,5 +12,7 @@ mod progress;
 mod s3_server;
 mod settings;
 mod sync;
+#[path = "../common/terminal.rs"]
+mod terminal;
 mod usage;
 mod watch;

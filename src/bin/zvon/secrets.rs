@@ -8,6 +8,7 @@ use zeroize::Zeroizing;
 use zvon::{DatabaseKey, Secret};
 
 use crate::failure::Failure;
+use crate::signals::interrupted;
 
 /// The largest file that can be a passphrase or a key file: whoever names another one made a mistake.
 const MAX_SECRET_FILE: u64 = 64 << 10;
@@ -103,9 +104,20 @@ pub async fn ask_new(what: &str) -> Result<Secret, Failure> {
 }
 
 async fn read_hidden(prompt: String) -> Result<Zeroizing<String>, Failure> {
-    let asked = tokio::task::spawn_blocking(move || rpassword::prompt_password(prompt).map(Zeroizing::new)).await;
-    let answer = asked.unwrap_or_else(|_| Err(io::ErrorKind::Interrupted.into()));
-    answer.map_err(|error| Failure::io("the passphrase cannot be read from the terminal", &error))
+    let reading =
+        async { tokio::task::spawn_blocking(move || rpassword::prompt_password(prompt).map(Zeroizing::new)).await };
+    let failed = |error: &io::Error| Failure::io("what is typed cannot be read from the terminal", error);
+    tokio::select! {
+        // Listened for first: nobody dies of Ctrl-C before the terminal shows again what is typed.
+        biased;
+        () = interrupted() => Err(Failure::interrupted()),
+        read = reading => match read {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if error.kind() == io::ErrorKind::Interrupted => Err(Failure::interrupted()),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(panicked) => Err(failed(&io::Error::other(panicked))),
+        },
+    }
 }
 
 /// Writes a key file that only its owner can read; one that is there already stays.
