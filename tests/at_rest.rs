@@ -40,6 +40,7 @@ mod with_sqlcipher {
     use rusqlite::Connection;
     use zvon::Settings;
 
+    use super::common::terminal::{CTRL_C, converse, hidden};
     use super::common::*;
     use super::*;
 
@@ -238,5 +239,48 @@ mod with_sqlcipher {
         assert!(output.status.success(), "{err}");
         assert_eq!(out, "['planted words', 'more of them', 'from Python']\n");
         assert_eq!(table(&Replica::open_encrypted(&path, &key()).unwrap(), "note").len(), 3);
+    }
+
+    /// The command line, with nothing from the environment that could steer it.
+    fn zvon(folder: &Path, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_zvon"));
+        command.current_dir(folder).args(args);
+        for variable in ["ZVON_DB", "ZVON_REMOTE", "ZVON_DB_KEY_FILE"] {
+            command.env_remove(variable);
+        }
+        command
+    }
+
+    #[test]
+    fn the_command_line_takes_the_key_from_a_file_the_environment_or_a_prompt() {
+        let folder = tempfile::tempdir().unwrap();
+        let run = |mut command: Command| {
+            let output = command.output().unwrap();
+            (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+        };
+        let status = ["--db", "notes.db", "status"];
+        fs::write(folder.path().join("key"), "planted key\n").unwrap();
+        plain(&folder.path().join("notes.db"), "delete");
+        let (code, told) = run(zvon(folder.path(), &["init", "notes.db", "--db-key-file", "key"]));
+        assert_eq!(code, Some(0), "{told}");
+        assert!(!holds(&folder.path().join("notes.db"), "planted words"));
+        let (code, told) = run(zvon(folder.path(), &[&status[..], &["--db-key-file", "key"]].concat()));
+        assert_eq!(code, Some(0), "{told}");
+        let mut command = zvon(folder.path(), &status);
+        command.env("ZVON_DB_KEY_FILE", "key");
+        let (code, told) = run(command);
+        assert_eq!(code, Some(0), "{told}");
+        // Nobody is there to be asked.
+        let (code, told) = run(zvon(folder.path(), &status));
+        assert!(code == Some(1) && told.contains("--db-key-file"), "{told}");
+        for (answer, code, words) in [
+            ("planted key\n", 0, "notes.db"),
+            ("planted but wrong\n", 1, "the key does not open"),
+            (CTRL_C, 130, "interrupted"),
+        ] {
+            let answers = [hidden("The key of notes.db: ", answer)];
+            let Some((shown, ended)) = converse(&zvon(folder.path(), &status), &answers) else { return };
+            assert!(ended == code && shown.contains(words) && !shown.contains("planted"), "{ended}: {shown}");
+        }
     }
 }

@@ -225,6 +225,18 @@ async fn a_plain_object_among_sealed_ones_is_refused_and_a_plain_identity_stops_
 }
 
 #[tokio::test]
+async fn the_name_of_another_remote_is_refused() {
+    let (remote, a) = Encrypted::with_rows().await;
+    let (other, b) = Encrypted::with_rows().await;
+    let theirs = other.folder.files("identity").remove(0);
+    let name = format!("identity/{}", theirs.file_name().unwrap().to_str().unwrap());
+    remote.folder.write(&name, fs::read(&theirs).unwrap());
+    for replica in [&a, &b] {
+        remote.refuses(replica, &remote.remote(), ErrorKind::Key, &["is not the remote's own", "remove it"]).await;
+    }
+}
+
+#[tokio::test]
 async fn tampered_renamed_swapped_truncated_and_foreign_objects_are_refused() {
     let (remote, a) = Encrypted::with_rows().await;
     let files = remote.folder.changes();
@@ -265,7 +277,7 @@ async fn keys_that_are_tampered_with_or_planted_stop_everything() {
     let whole = fs::read(&file).unwrap();
     let b = replica(TABLES).await;
     fs::write(&file, &whole[..whole.len() - 1]).unwrap();
-    remote.refuses(&b, &remote.remote(), ErrorKind::Key, &["no whole key file", "sync again"]).await;
+    remote.refuses(&b, &remote.remote(), ErrorKind::Remote, &["no whole key file", "sync again"]).await;
     // Who has synced before has the keys, and needs no other.
     assert_eq!(sync(&a, &remote.remote()).await.pulled, 0);
     fs::write(&file, &whole).unwrap();

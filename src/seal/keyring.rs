@@ -59,6 +59,11 @@ pub(crate) enum BadKeys {
         "the key of the epoch {0}, which this replica knows, is gone from the remote's keys; nothing was merged or pushed"
     )]
     Lost(ChangeId),
+    #[error(
+        "identity/{0} is not the remote's own; nothing was merged or pushed: somebody without the keys may have put it there: \
+         remove it, or choose another remote"
+    )]
+    OtherIdentity(ChangeId),
 }
 
 impl BadKeys {

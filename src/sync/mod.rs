@@ -99,7 +99,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     places::reconcile(session, &row, &listing).await?;
     merge_all(session, &row, &listing, &mut report).await?;
     let remote = &unlock::settle(session, remote.clone(), row.no, &listing).await?;
-    let layout = announce(session, remote, &row, &listing, &meeting, options).await?;
+    let layout = announce(session, remote, &row, &listing, &meeting, options, &mut report.notices).await?;
     definitions::push(session, remote, &listing).await?;
     let files_only = layout.layout == layout_text(Layout::Files);
     if files_only && !row.is_laid_out_as_files() {
@@ -305,6 +305,7 @@ async fn announce(
     listing: &Listing,
     meeting: &Meeting,
     options: &SyncOptions,
+    notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
     if meeting.identities.is_empty() {
         let no = row.no;
@@ -315,7 +316,7 @@ async fn announce(
         session.run(move |conn| remember_identity(conn, no, identity)).await?;
         remote.put(&ObjectName::Identity(identity), remote.identity_object(identity)).await?;
     }
-    settle_layout(session, remote, row, listing, options).await
+    settle_layout(session, remote, row, listing, options, notices).await
 }
 
 /// The layout that the remote records; the first sync, or an explicit wish, records it there.
@@ -325,11 +326,12 @@ async fn settle_layout(
     row: &RemoteRow,
     listing: &Listing,
     options: &SyncOptions,
+    notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
     let newest = newest_layout(listing);
     let recorded = match newest {
         Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
-        Some(id) => read_layout(remote, id).await?,
+        Some(id) => read_layout(remote, id, notices).await?,
         None => None,
     };
     let wanted = match options.layout {
@@ -369,11 +371,20 @@ fn newest_layout(listing: &Listing) -> Option<ChangeId> {
     layouts.max()
 }
 
-async fn read_layout(remote: &Remote, id: ChangeId) -> Result<Option<String>> {
-    Ok(match remote.get(&ObjectName::Layout(id), IDENTITY_LIMIT).await? {
-        Fetched::Bytes(bytes) => Layout::decode(&bytes).ok().map(|layout| layout_text(layout).to_owned()),
-        _ => None,
-    })
+/// What the object of a layout says; nothing where it is gone or cannot be read, of which the user hears.
+async fn read_layout(remote: &Remote, id: ChangeId, notices: &mut Vec<String>) -> Result<Option<String>> {
+    let name = ObjectName::Layout(id);
+    let why = match remote.get(&name, IDENTITY_LIMIT).await? {
+        Fetched::Bytes(bytes) => match Layout::decode(&bytes) {
+            Ok(layout) => return Ok(Some(layout_text(layout).to_owned())),
+            Err(bad) => bad.to_string(),
+        },
+        Fetched::Unopened(bad) => bad.to_string(),
+        Fetched::TooLarge => "it is larger than any layout".to_owned(),
+        Fetched::Gone => return Ok(None),
+    };
+    notices.push(format!("{name} on the remote cannot be read, and its layout stays as it was: {why}"));
+    Ok(None)
 }
 
 /// Records the end, and counts what the user should know.

@@ -99,7 +99,11 @@ pub(super) async fn open(remote: &Remote, remembered: &Remembered, listing: &Lis
         Ok(Nature::Plain) => Ok(remote.clone()),
         Ok(Nature::Encrypted) => {
             let keyring = open_keys(remote, &remembered.pins, listing).await?;
-            Ok(remote.unlocked(keyring))
+            let mut identities = listed_identities(listing);
+            match identities.find(|id| *id != keyring.identity()) {
+                Some(id) => Err(BadKeys::OtherIdentity(id).into_error(remote.url())),
+                None => Ok(remote.unlocked(keyring)),
+            }
         }
         Err(why) => Err(Error::new(ErrorKind::Key, format!("{}: {why}; nothing was merged or pushed", remote.url()))),
     }
@@ -154,11 +158,7 @@ fn judge(remembered: Option<bool>, signs: Signs, has_secret: bool) -> Result<Nat
 /// What the objects of a remote say of its encryption. Refuses a remote that asks for more than this program knows.
 async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> Result<Signs> {
     let mut signs = Signs { encrypted: !listed_keys(listing).is_empty(), plain: false };
-    let listed = listing.others.iter().filter_map(|listed| match listed.name {
-        ObjectName::Identity(id) => Some(id),
-        _ => None,
-    });
-    let identities: Vec<ChangeId> = listed.collect();
+    let identities: Vec<ChangeId> = listed_identities(listing).collect();
     // Only plain writers leave changes and no identity; a remote that is known to be encrypted may have lost it.
     signs.plain |= identities.is_empty()
         && !(listing.changes.is_empty() && listing.packs.is_empty())
@@ -185,9 +185,22 @@ async fn read_identity(remote: &Remote, id: ChangeId) -> Result<Option<RemoteIde
     };
     match remote.get(&name, IDENTITY_LIMIT).await? {
         Fetched::Gone => Ok(None),
-        Fetched::Bytes(bytes) => RemoteIdentity::decode(&bytes).map(Some).map_err(|bad| refuse(&bad).caused_by(bad)),
+        Fetched::Bytes(bytes) => {
+            let identity = RemoteIdentity::decode(&bytes).map_err(|bad| refuse(&bad).caused_by(bad))?;
+            match identity.identity == id.to_string() {
+                true => Ok(Some(identity)),
+                false => Err(refuse(&"it holds the identity of another remote")),
+            }
+        }
         Fetched::TooLarge | Fetched::Unopened(_) => Err(refuse(&"it is larger than any identity")),
     }
+}
+
+fn listed_identities(listing: &Listing) -> impl Iterator<Item = ChangeId> {
+    listing.others.iter().filter_map(|listed| match listed.name {
+        ObjectName::Identity(id) => Some(id),
+        _ => None,
+    })
 }
 
 fn listed_keys(listing: &Listing) -> BTreeSet<ChangeId> {

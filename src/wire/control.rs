@@ -57,8 +57,10 @@ impl RemoteIdentity {
     /// Reads the object; refused if this program is too old for the remote that it names.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadFile> {
         let identity: Self = read(bytes, MAX_CONTROL_BYTES, "identity")?;
-        if identity.format > FORMAT {
-            return Err(BadFile::NewerFormat);
+        match identity.format {
+            FORMAT => {}
+            0 => return Err(BadFile::WrongType { part: "identity" }),
+            _ => return Err(BadFile::NewerFormat),
         }
         let is_understood = identity.requires.iter().all(|word| word == ENCRYPTION);
         if is_understood { Ok(identity) } else { Err(BadFile::UnknownRequirement) }

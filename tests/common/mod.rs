@@ -7,6 +7,7 @@ pub mod faulty_store;
 pub mod packs;
 pub mod pair;
 pub mod shared_folder;
+pub mod terminal;
 pub mod wall;
 pub mod watching;
 
