@@ -26,13 +26,15 @@ CREATE TABLE ZV_UNTRANSLATED (
 );
 CREATE UNIQUE INDEX ZV_UNTRANSLATED_ONCE ON ZV_UNTRANSLATED (table_no, entity_id, ifnull(column_no, 0));
 
--- Local integers whose rows were deleted here since the last merge, which looks for rows that still refer to them.
+-- Local integers that rows gave up here since the last merge, in that order: the rows were deleted, or got another
+-- integer. The merge looks for rows that still refer to them.
 CREATE TABLE ZV_FREED (
+	no INTEGER PRIMARY KEY,
 	table_no INTEGER NOT NULL,
 	local INTEGER NOT NULL,
-	entity_id TEXT NOT NULL,
-	PRIMARY KEY (table_no, local, entity_id)
-) WITHOUT ROWID;
+	entity_id TEXT NOT NULL
+);
+CREATE INDEX ZV_FREED_BY_LOCAL ON ZV_FREED (table_no, local);
 
 -- Which row's fate decides over a row that is held, or shown without a reference: when `on_entity` changes (any row of
 -- `on_table` where it is empty), the merge looks at the row again.

@@ -10,7 +10,7 @@ use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal,
 use crate::changelog::Log;
 use crate::db::{
     DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, open_database, open_replica,
-    set_metadata, table_names,
+    same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
@@ -22,7 +22,7 @@ use crate::report::{
 use crate::seal::{Lock, Recipient};
 use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use crate::watch::{self, WatchEvent, WatchOptions};
-use crate::{Settings, history, status, verify};
+use crate::{Settings, World, history, status, verify};
 
 /// One SQLite database with a change log. Cheap to clone; clones share the connection.
 ///
@@ -65,6 +65,8 @@ pub struct TrackOptions {
     pub enforce_fk: Option<bool>,
     /// Rows that are missing from a table that was dropped or rebuilt were deleted; otherwise they are shown again.
     pub accept_deletes: bool,
+    /// The tables that [`Replica::track_all`] leaves alone.
+    pub except: Vec<String>,
 }
 
 /// What [`Replica::alter_end`] cannot see for itself.
@@ -203,15 +205,22 @@ impl Replica {
         self.track_named(tables, options).await
     }
 
-    /// Starts the capture of every ordinary table.
+    /// Starts the capture of every ordinary table, those in [`except`](TrackOptions::except) aside.
     ///
     /// # Errors
     ///
-    /// As [`track`](Self::track).
+    /// As [`track`](Self::track); [`ErrorKind::Usage`] if a table that is to be left alone does not exist.
     pub async fn track_all(&self, options: &TrackOptions) -> Result<Vec<TrackReport>> {
-        let tables = self.session.run(|conn| table_names(conn)).await?;
+        let mut tables = self.session.run(|conn| table_names(conn)).await?;
         if tables.is_empty() {
             return Err(Error::schema("the database has no tables yet; create them first"));
+        }
+        for name in &options.except {
+            let before = tables.len();
+            tables.retain(|table| !same_name(table, name));
+            if tables.len() == before {
+                return Err(Error::usage(format!("{name}: no such table, so it cannot be left alone")));
+            }
         }
         self.track_named(tables, options).await
     }
@@ -236,16 +245,12 @@ impl Replica {
         let tracked = self.session.run(move |conn| {
             let tables = crate::capture::parents_first(conn, tables)?;
             seal(conn, &world)?;
-            let tx = immediate(conn)?;
-            let mut log = Log::new(&tx)?;
-            seal_within(&mut log, &world)?;
-            let mut done = Vec::new();
-            for table in &tables {
-                done.push(track(&mut log, &world, table, &options)?);
-            }
-            log.finish()?;
-            sync::define(&tx)?;
-            tx.commit()?;
+            let done: Result<Vec<TrackedNow>> = sealed(conn, &world, |log| {
+                let done = tables.iter().map(|table| track(log, &world, table, &options)).collect();
+                sync::define(log.conn)?;
+                done
+            });
+            let done = done?;
             merge(conn, &world, &|_| ())?;
             Ok(done)
         });
@@ -263,12 +268,7 @@ impl Replica {
         let (tables, world): (Vec<String>, _) =
             (tables.iter().map(|name| (*name).to_owned()).collect(), self.session.world.clone());
         let work = move |conn: &mut Connection| {
-            let tx = immediate(conn)?;
-            let mut log = Log::new(&tx)?;
-            seal_within(&mut log, &world)?;
-            tables.iter().try_for_each(|table| alter_begin(&mut log, table))?;
-            log.finish()?;
-            Ok(tx.commit()?)
+            sealed(conn, &world, |log| tables.iter().try_for_each(|table| alter_begin(log, table)))
         };
         self.session.run(work).await
     }
@@ -288,13 +288,11 @@ impl Replica {
             accept_deletes: options.accept_deletes,
         };
         let work = move |conn: &mut Connection| {
-            let tx = immediate(conn)?;
-            let mut log = Log::new(&tx)?;
-            seal_within(&mut log, &world)?;
-            let now = alter_end(&mut log, &world, &table, &end)?;
-            log.finish()?;
-            sync::define(&tx)?;
-            tx.commit()?;
+            let now = sealed(conn, &world, |log| {
+                let now = alter_end(log, &world, &table, &end)?;
+                sync::define(log.conn)?;
+                Ok(now)
+            })?;
             merge(conn, &world, &|_| ())?;
             Ok(now)
         };
@@ -310,14 +308,7 @@ impl Replica {
         let (tables, world): (Vec<String>, _) =
             (tables.iter().map(|name| (*name).to_owned()).collect(), self.session.world.clone());
         let work = move |conn: &mut Connection| {
-            let tx = immediate(conn)?;
-            let mut log = Log::new(&tx)?;
-            seal_within(&mut log, &world)?;
-            for table in &tables {
-                untrack(&mut log, table)?;
-            }
-            log.finish()?;
-            Ok(tx.commit()?)
+            sealed(conn, &world, |log| tables.iter().try_for_each(|table| untrack(log, table).map(|_| ())))
         };
         self.session.run(work).await
     }
@@ -571,9 +562,23 @@ impl std::fmt::Debug for Replica {
     }
 }
 
+/// Runs work within one transaction, after the journal has been sealed in it.
+fn sealed<T>(conn: &mut Connection, world: &World, work: impl FnOnce(&mut Log<'_>) -> Result<T>) -> Result<T> {
+    let tx = immediate(conn)?;
+    let mut log = Log::new(&tx)?;
+    seal_within(&mut log, world)?;
+    let done = work(&mut log)?;
+    log.finish()?;
+    tx.commit()?;
+    Ok(done)
+}
+
 fn report(now: TrackedNow) -> TrackReport {
-    let TrackedNow { tracked, found } = now;
+    let TrackedNow { tracked, found, renamed_from, renamed, dropped } = now;
     TrackReport {
+        renamed_from,
+        renamed,
+        dropped,
         table: tracked.name().to_owned(),
         backfilled: found.backfilled,
         changed: found.changed,

@@ -160,6 +160,12 @@ pub struct TrackReport {
     pub deleted: u64,
     /// Rows that are missing since the table was dropped or rebuilt; the next merge shows them again.
     pub missing: u64,
+    /// The table's name before it was altered, if that was another.
+    pub renamed_from: Option<String>,
+    /// Columns that have another name since the table was altered: before, now. The log keeps the names before.
+    pub renamed: Vec<(String, String)>,
+    /// Columns that are gone since the table was altered; the log keeps their values.
+    pub dropped: Vec<String>,
     /// What else the user should know, or nothing.
     pub notice: String,
 }

@@ -2,8 +2,9 @@
 
 mod common;
 
+use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
-use zvon::Replica;
+use zvon::{Replica, TrackOptions};
 
 /// The held rows: table, key, reason.
 async fn held(replica: &Replica) -> Vec<String> {
@@ -229,4 +230,137 @@ async fn unique_indexes_on_expressions_and_on_some_rows() {
         assert_verified(replica, &remote).await;
     }
     assert_eq!(table(&a, "t"), table(&b, "t"));
+}
+
+#[tokio::test]
+async fn a_clash_of_unique_values_ends_when_either_row_changes() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, email TEXT UNIQUE, n)";
+    let ways = [
+        ("the one that is shown takes another value", "UPDATE t SET email = 'new' WHERE id = 'a'", 2),
+        ("the one that is shown goes", "DELETE FROM t WHERE id = 'a'", 1),
+        ("the one that is held is given another value", "INSERT INTO t VALUES ('b', 'new', 3)", 2),
+    ];
+    for (way, sql, shown) in ways {
+        for at in [0, 1] {
+            let wall = Wall::at(START_MS);
+            let (a, b) = (on_the_wall(replica(schema).await, &wall, 1), on_the_wall(replica(schema).await, &wall, 2));
+            let remote = fresh_remote();
+            converge(&[&a, &b], &remote).await;
+            run(&a, "INSERT INTO t VALUES ('a', 'same', 1)");
+            wall.advance(1);
+            run(&b, "INSERT INTO t VALUES ('b', 'same', 2)");
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(table(replica, "t"), ["'a'|'same'|1"]);
+                let out = replica.held().await.unwrap().rows;
+                assert_eq!((out.len(), out[0].row.as_str(), out[0].reason.as_str()), (1, "b", "unique"));
+                assert!(out[0].detail.contains("email"), "{out:?}");
+            }
+            wall.advance(1);
+            run([&a, &b][at], sql);
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(held(replica).await, [] as [&str; 0], "{way}");
+                assert_eq!(table(replica, "t").len(), shown, "{way}");
+                assert_verified(replica, &remote).await;
+            }
+            assert_eq!(table(&a, "t"), table(&b, "t"), "{way}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_lost_parent_is_made_up_for_by_either_row() {
+    let schema = "CREATE TABLE parent (id TEXT PRIMARY KEY, v); CREATE TABLE child (id TEXT PRIMARY KEY, p TEXT REFERENCES parent, v)";
+    let ways = [
+        ("the parent comes back", "INSERT INTO parent VALUES ('p', 'again')"),
+        ("the child has another", "INSERT INTO child VALUES ('c', 'q', 'moved')"),
+        ("the child needs none", "INSERT INTO child (id, p) VALUES ('c', NULL)"),
+    ];
+    for (way, sql) in ways {
+        for at in [0, 1] {
+            let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+            for replica in [&a, &b] {
+                run(replica, "PRAGMA foreign_keys = ON");
+            }
+            run(&a, "INSERT INTO parent VALUES ('p', 1), ('q', 2)");
+            converge(&[&a, &b], &remote).await;
+            run(&a, "DELETE FROM parent WHERE id = 'p'");
+            run(&b, "INSERT INTO child VALUES ('c', 'p', 'x')");
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(held(replica).await, ["child/c foreign key"]);
+                assert_eq!(table(replica, "child"), [] as [&str; 0]);
+            }
+            run([&a, &b][at], sql);
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(held(replica).await, [] as [&str; 0], "{way}");
+                assert_eq!(table(replica, "child").len(), 1, "{way}");
+                assert_eq!(rows(&replica.connection(), "PRAGMA foreign_key_check"), [] as [&str; 0]);
+                assert_verified(replica, &remote).await;
+            }
+            assert_eq!(table(&a, "child"), table(&b, "child"), "{way}");
+        }
+    }
+}
+
+/// More than a merge takes in one transaction.
+const MANY: u32 = 6_500;
+
+#[tokio::test]
+async fn unique_values_passed_on_through_many_rows_and_back() {
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, place INTEGER NOT NULL UNIQUE)";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        replica.track_all(&TrackOptions::default()).await.unwrap();
+        replica
+    };
+    let (a, b, c, remote) = (make().await, make().await, make().await, fresh_remote());
+    run(
+        &a,
+        &format!(
+            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < {MANY}) INSERT INTO t SELECT i, i FROM i"
+        ),
+    );
+    converge(&[&a, &b], &remote).await;
+    // Everybody moves up by one, the last goes first; then pairs change places, on another replica.
+    run(&a, &format!("UPDATE t SET place = -place; UPDATE t SET place = -place % {MANY} + 1"));
+    converge(&[&a, &b], &remote).await;
+    run(&b, "UPDATE t SET place = -place; UPDATE t SET place = -place + 1 - 2 * (place % 2 = 0)");
+    converge(&[&b, &a], &remote).await;
+    let expected = rows(&b.connection(), "SELECT id, place FROM t ORDER BY id");
+    assert_eq!(expected.len(), MANY as usize);
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT id, place FROM t ORDER BY id"), expected);
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn parents_that_are_not_tracked_are_not_asked_for() {
+    let schema = "CREATE TABLE country (id TEXT PRIMARY KEY); INSERT INTO country VALUES ('cz');
+        CREATE TABLE city (id TEXT PRIMARY KEY, country TEXT NOT NULL REFERENCES country)";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        run(&replica, "PRAGMA foreign_keys = ON");
+        replica.track(&["city"], &keyed()).await.unwrap();
+        replica
+    };
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
+    run(&a, "INSERT INTO country VALUES ('sk'); INSERT INTO city VALUES ('Brno', 'cz'), ('Nitra', 'sk')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "city"), ["'Brno'|'cz'", "'Nitra'|'sk'"]);
+    assert_eq!(table(&b, "country"), ["'cz'"]);
+    assert_eq!(held(&b).await, [] as [&str; 0]);
+    // What the application does about it is its own affair, and its foreign keys are as they were.
+    run(&b, "INSERT INTO country VALUES ('sk')");
+    assert_eq!(rows(&b.connection(), "PRAGMA foreign_key_check"), [] as [&str; 0]);
+    assert_eq!(rows(&b.connection(), "PRAGMA foreign_keys"), ["1"]);
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
 }

@@ -226,7 +226,7 @@ async fn deliver_in_any_order(story: &Story, store: &DatedStore, shown: &[Shown]
     for folder in ["identity", "schemas", "layout"] {
         others.extend(store.objects(folder).await);
     }
-    if files.len() <= 4 {
+    if files.len() <= 5 {
         let places: Vec<usize> = (0..files.len()).collect();
         for order in permutations(&places) {
             let batches: Vec<&[usize]> = order.chunks(1).collect();

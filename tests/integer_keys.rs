@@ -444,3 +444,60 @@ async fn laptops_that_join_as_the_same_fuse_rows_of_one_number() {
     assert_eq!(ask(&a, ALBUMS), ask(&b, ALBUMS));
     assert_eq!(ask(&a, "SELECT title FROM album ORDER BY 1").len(), 2, "album 1 is one, B7 is b's own");
 }
+
+const LINKED: &str = "CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT);
+    CREATE TABLE item (id INTEGER PRIMARY KEY, main INTEGER REFERENCES tag, name TEXT);
+    CREATE TABLE item_tag (item_id INTEGER REFERENCES item, tag_id INTEGER REFERENCES tag, note TEXT, PRIMARY KEY (item_id, tag_id));
+    INSERT INTO item VALUES (1, NULL, 'i')";
+const TAGS: &str = "SELECT name, (SELECT word FROM tag WHERE id = main), (SELECT group_concat(word) FROM (SELECT word FROM item_tag JOIN tag ON tag.id = tag_id WHERE item_id = item.id ORDER BY word)) FROM item ORDER BY 1";
+
+#[tokio::test]
+async fn a_number_that_is_freed_and_given_twice_before_a_merge() {
+    let (a, b, remote) = (usual(LINKED).await, usual(LINKED).await, fresh_remote());
+    run(&a, "PRAGMA foreign_keys = OFF; INSERT INTO tag VALUES (2, 'first'); INSERT INTO item_tag VALUES (1, 2, 'n')");
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'i'|NULL|'first'"]);
+    // Parents go before their links, twice; the second pair is known to nobody yet.
+    run(
+        &a,
+        "DELETE FROM tag WHERE id = 2; DELETE FROM item_tag; INSERT INTO tag VALUES (2, 'second'); INSERT INTO item_tag VALUES (1, 2, 'n')",
+    );
+    run(&a, "DELETE FROM tag WHERE id = 2; DELETE FROM item_tag");
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'i'|NULL|NULL"]);
+    assert_eq!(held(&b).await, [] as [&str; 0]);
+    // Sealed one by one, and the link follows the number to the third row that has it.
+    run(&a, "INSERT INTO tag VALUES (2, 'third'); INSERT INTO item_tag VALUES (1, 2, 'n'); UPDATE item SET main = 2");
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'i'|'third'|'third'"]);
+    for word in ["fourth", "fifth"] {
+        run(&a, &format!("DELETE FROM tag WHERE id = 2; INSERT INTO tag VALUES (2, '{word}')"));
+        a.status().await.unwrap();
+    }
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'i'|'fifth'|'fifth'"]);
+}
+
+#[tokio::test]
+async fn a_parent_whose_number_changes_without_its_children() {
+    let (a, b, remote) = (usual(LINKED).await, usual(LINKED).await, fresh_remote());
+    run(
+        &a,
+        "PRAGMA foreign_keys = OFF; INSERT INTO tag VALUES (2, 'word'); INSERT INTO item_tag VALUES (1, 2, 'n'); UPDATE item SET main = 2",
+    );
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'i'|'word'|'word'"]);
+    run(&a, "UPDATE tag SET id = 4; UPDATE tag SET id = 5; UPDATE item_tag SET note = 'still here'");
+    assert_verified_here(&a).await;
+    sync(&a, &remote).await;
+    assert_eq!(ask(&a, "SELECT * FROM item_tag"), ["1|5|'still here'"]);
+    assert_eq!(ask(&a, "SELECT main FROM item"), ["5"]);
+    sync(&b, &remote).await;
+    assert_eq!(ask(&b, "SELECT note FROM item_tag"), ["'still here'"]);
+    run(
+        &b,
+        "UPDATE item SET name = 'j'; INSERT INTO item_tag SELECT 1, id, NULL FROM tag WHERE NOT EXISTS (SELECT 1 FROM item_tag)",
+    );
+    assert_eq!(alike(&[&b, &a], &remote, TAGS).await, ["'j'|'word'|'word'"]);
+    // Whoever gets the old number then has nothing to do with it.
+    run(&a, "INSERT INTO tag VALUES (2, 'other')");
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'j'|'word'|'word'"]);
+    // But numbers that change hands take along who refers to them.
+    run(&a, "UPDATE tag SET id = 9 WHERE id = 5; UPDATE tag SET id = 5 WHERE id = 2");
+    assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'j'|'other'|'other'"]);
+}

@@ -73,7 +73,12 @@ pub(crate) fn alter_end(log: &mut Log<'_>, world: &World, name: &str, end: &Alte
     let tracked = install(log, &table, identity, wish)?;
     let terms = Terms { before: Some(&before.source), accept_deletes: end.accept_deletes };
     let found = compare(log, world, &table, &tracked, terms)?;
-    Ok(TrackedNow { tracked, found })
+    Ok(TrackedNow {
+        renamed_from: (before.name() != table.name).then(|| before.name().to_owned()),
+        renamed: fates.renamed(),
+        dropped: fates.dropped(),
+        ..TrackedNow::new(tracked, found)
+    })
 }
 
 /// What the mark says: the table's name now, and its columns' in the order that they had.
@@ -120,6 +125,16 @@ struct Fates(BTreeMap<String, Option<String>>);
 impl Fates {
     fn now(&self, name: &str) -> Option<String> {
         self.0.iter().find(|(old, _)| same_name(old, name)).and_then(|(_, now)| now.clone())
+    }
+
+    /// The columns that have another name now: before, now.
+    fn renamed(&self) -> Vec<(String, String)> {
+        let named = self.0.iter().filter_map(|(old, now)| Some((old, now.as_ref()?)));
+        named.filter(|(old, now)| old != now).map(|(old, now)| (old.clone(), now.clone())).collect()
+    }
+
+    fn dropped(&self) -> Vec<String> {
+        self.0.iter().filter(|(_, now)| now.is_none()).map(|(old, _)| old.clone()).collect()
     }
 
     /// The log's names of the columns whose names here differ from them.

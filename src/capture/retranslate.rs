@@ -82,7 +82,10 @@ fn take_along(
                 let is_parent = table_no == parent.table_no && local == parent.local;
                 if is_parent { Ok(Some(parent.before.clone())) } else { entity_of(conn, table_no, local) }
             })?;
-            if let Some(before) = before.entity().filter(|_| !lead.is_empty()) {
+            let before = before.entity().filter(|_| !lead.is_empty());
+            if let Some(before) = before
+                && !recorder.log.entity(source.table_no, &before)?.registers.is_empty()
+            {
                 let id = recorder.next_id(recorder.world.now_ms());
                 recorder.delete(id, source, &before)?;
                 changes += 1;

@@ -33,6 +33,16 @@ pub(crate) struct TrackOptions {
 pub(crate) struct TrackedNow {
     pub(crate) tracked: Tracked,
     pub(crate) found: Found,
+    /// The table's name before, and its columns that have another name now (before, now), or none any more.
+    pub(crate) renamed_from: Option<String>,
+    pub(crate) renamed: Vec<(String, String)>,
+    pub(crate) dropped: Vec<String>,
+}
+
+impl TrackedNow {
+    pub(super) fn new(tracked: Tracked, found: Found) -> Self {
+        Self { tracked, found, renamed_from: None, renamed: Vec::new(), dropped: Vec::new() }
+    }
 }
 
 /// Tracks a table; again, it applies what changed. Runs within the caller's transaction, the journal sealed.
@@ -49,14 +59,14 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
         && before.excluded == wish.excluded
         && before.enforce_fk == wish.enforce_fk
     {
-        return Ok(TrackedNow { tracked: before.clone(), found: Found::default() });
+        return Ok(TrackedNow::new(before.clone(), Found::default()));
     }
     let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);
     let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact };
     let tracked = install(log, &table, identity, wish)?;
     let found = compare(log, world, &table, &tracked, terms)?;
-    Ok(TrackedNow { tracked, found })
+    Ok(TrackedNow::new(tracked, found))
 }
 
 /// What the table's rows are known by: for good, once it was tracked.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Source, lower};
+use super::{Source, freed_entity, lower};
 use crate::error::Result;
 use crate::model::{KeyKind, KeyPart, Value, decode_entity_id, digits_of, encode_entity_id};
 
@@ -33,6 +33,18 @@ pub(crate) fn unbind_local(conn: &Connection, table_no: u32, entity_id: &str) ->
     let sql = "DELETE FROM ZV_LOCAL WHERE table_no = ?1 AND entity_id = ?2";
     conn.prepare_cached(sql)?.execute((table_no, entity_id))?;
     Ok(())
+}
+
+/// The entity that a reference by local integer means: a row that got another integer is still meant by the one that it had,
+/// until that is given again or a merge has taken its children along.
+pub(crate) fn referent(conn: &Connection, table_no: u32, local: i64) -> Result<Option<String>> {
+    if let Some(entity_id) = entity_of(conn, table_no, local)? {
+        return Ok(Some(entity_id));
+    }
+    match freed_entity(conn, table_no, local)? {
+        Some(before) => Ok(local_of(conn, table_no, &before)?.map(|_| before)),
+        None => Ok(None),
+    }
 }
 
 /// Which columns hold local integer keys of other rows.
@@ -83,7 +95,7 @@ pub(crate) type Find<'f> = &'f dyn Fn(u32, i64) -> Result<Option<String>>;
 /// A reference as the log has it: the parent's entity id, as an integer where it is digits. `None` where the value refers to
 /// no row that is here.
 pub(crate) fn to_logged(conn: &Connection, parent_no: u32, value: &Value) -> Result<Option<Value>> {
-    translate(parent_no, value, &|table_no, local| entity_of(conn, table_no, local))
+    translate(parent_no, value, &|table_no, local| referent(conn, table_no, local))
 }
 
 fn translate(parent_no: u32, value: &Value, find: Find<'_>) -> Result<Option<Value>> {
@@ -178,7 +190,11 @@ impl Source {
 
     /// The entity id of a row by its lead's values.
     pub(crate) fn entity_id(&self, conn: &Connection, references: &References, lead: &[Value]) -> Result<Keyed> {
-        self.entity_id_by(references, lead, &|table_no, local| entity_of(conn, table_no, local))
+        // Its own integer means a row only while the row has it.
+        match self.is_generated() {
+            true => self.entity_id_by(references, lead, &|table_no, local| entity_of(conn, table_no, local)),
+            false => self.entity_id_by(references, lead, &|table_no, local| referent(conn, table_no, local)),
+        }
     }
 
     /// The same, where local integers mean what `find` says.

@@ -31,8 +31,8 @@ pub(crate) use placed::{
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
 pub(crate) use untranslated::{
-    Untranslated, any_untranslated, freed_entity, has_untranslated, leave_out, list_untranslated, set_free, settle,
-    take_freed,
+    Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, has_untranslated, leave_out, list_freed,
+    list_untranslated, set_free, settle,
 };
 
 pub(crate) use redate::redate;

@@ -1,4 +1,4 @@
-//! Own writes that refer to rows which are not there, and integers that deletes set free: what a seal and a merge come back to.
+//! Own writes that refer to rows which are not there, and integers that rows gave up: what a seal and a merge come back to.
 
 use rusqlite::{Connection, OptionalExtension};
 
@@ -46,26 +46,34 @@ pub(crate) fn any_untranslated(conn: &Connection) -> Result<bool> {
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
 }
 
-/// Records that a row with a local integer key was deleted here.
+/// Records that a row gave up its local integer: it was deleted, or has another.
 pub(crate) fn set_free(conn: &Connection, table_no: u32, local: i64, entity_id: &str) -> Result<()> {
-    let sql = "INSERT OR IGNORE INTO ZV_FREED (table_no, local, entity_id) VALUES (?1, ?2, ?3)";
+    let sql = "INSERT INTO ZV_FREED (table_no, local, entity_id) VALUES (?1, ?2, ?3)";
     conn.prepare_cached(sql)?.execute((table_no, local, entity_id))?;
     Ok(())
 }
 
-/// The entity that had an integer before its row was deleted here.
+/// The entity that had an integer last, before its row gave it up.
 pub(crate) fn freed_entity(conn: &Connection, table_no: u32, local: i64) -> Result<Option<String>> {
-    let sql = "SELECT entity_id FROM ZV_FREED WHERE table_no = ?1 AND local = ?2 LIMIT 1";
+    let sql = "SELECT entity_id FROM ZV_FREED WHERE table_no = ?1 AND local = ?2 ORDER BY no DESC LIMIT 1";
     Ok(conn.prepare_cached(sql)?.query_row((table_no, local), |row| row.get(0)).optional()?)
 }
 
-/// Takes the integers that deletes set free since the last time: table, integer, entity.
-pub(crate) fn take_freed(conn: &Connection) -> Result<Vec<(u32, i64, String)>> {
-    let mut statement = conn.prepare_cached("SELECT table_no, local, entity_id FROM ZV_FREED")?;
+/// Whether a row gave up an integer since the last merge.
+pub(crate) fn gave_up(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_FREED WHERE table_no = ?1 AND entity_id = ?2";
+    Ok(conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
+}
+
+/// The integers that were given up since the last merge, in order: table, integer, entity.
+pub(crate) fn list_freed(conn: &Connection) -> Result<Vec<(u32, i64, String)>> {
+    let mut statement = conn.prepare_cached("SELECT table_no, local, entity_id FROM ZV_FREED ORDER BY no")?;
     let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let freed: Vec<(u32, i64, String)> = rows.collect::<rusqlite::Result<_>>()?;
-    if !freed.is_empty() {
-        conn.execute("DELETE FROM ZV_FREED", [])?;
-    }
-    Ok(freed)
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Forgets them: whoever referred to them has been looked at.
+pub(crate) fn forget_freed(conn: &Connection) -> Result<()> {
+    conn.execute("DELETE FROM ZV_FREED", [])?;
+    Ok(())
 }

@@ -310,12 +310,9 @@ impl<'a, 'c> Applier<'a, 'c> {
             return Ok(Put::Held(Reason::new("key", why)));
         }
         let entity = self.log.entity(key.0, &key.1)?;
-        let shown = entity.shown && !touched.whole;
-        let registers = if shown { Registers::default() } else { entity.registers.clone() };
-        let written = if shown {
-            let Some(locator) = self.locate(key)? else {
-                return Err(Error::corrupt(format!("{} shows a row that nothing finds", table.shape.name)).into());
-            };
+        let is_there = entity.shown && !touched.whole;
+        let locator = if is_there { self.locate(key)? } else { None };
+        let written = if let Some(locator) = locator {
             let mut changed = Vec::new();
             for (at, column) in table.columns.iter().enumerate() {
                 if let Some(value) = touched.take(column.no) {
@@ -328,6 +325,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             let changed: Vec<(usize, &Value)> = changed.iter().map(|(at, value)| (*at, value)).collect();
             if changed.is_empty() { Ok(1) } else { self.update(table, &locator, &changed) }
         } else {
+            let registers = self.log.entity(key.0, &key.1)?.registers.clone();
             let mut values = winners(self.log.conn, table, &registers, &mut touched)?;
             for (at, value) in values.iter_mut().enumerate() {
                 if table.columns[at].target.is_some() {

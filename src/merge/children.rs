@@ -1,16 +1,50 @@
-//! Rows that refer to local integers which were given up: found in their tables. Reads only.
+//! Rows that refer to local integers which were given up: found in their tables, and taken along where the row that had the
+//! integer has another.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 
 use super::apply::Stop;
 use super::fold::Key;
+use super::notes::set_triggers;
 use super::parents::{entities, is_search};
 use super::tables::{MergeTable, Tables};
-use crate::db::{Ident, list};
+use crate::db::{Ident, list, same_name};
 use crate::error::Result;
 use crate::model::Value;
+
+/// An integer that a row had before it got another.
+pub(super) struct Left {
+    pub(super) parent_no: u32,
+    pub(super) before: i64,
+    pub(super) now: i64,
+}
+
+/// Gives rows whose key refers to such an integer the row's other one: their entity ids are the same as before, so nothing
+/// else would find them. Rows whose key only the constraints of their table forbid are put in anew from their registers.
+pub(super) fn follow(conn: &Connection, tables: &Tables, left: &[Left]) -> Result<(), Stop> {
+    if left.is_empty() {
+        return Ok(());
+    }
+    // The rows are what they were to everybody but this table.
+    let triggers = conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
+    set_triggers(conn, false)?;
+    for parent in left {
+        for (child_no, column) in tables.references.to(parent.parent_no) {
+            let Some(child) = tables.get(child_no) else { continue };
+            if !child.tracked.source.key.iter().any(|name| same_name(name, column)) {
+                continue;
+            }
+            let (table, column) = (Ident(&child.shape.name), Ident(column));
+            let sql = format!("UPDATE OR IGNORE {table} SET {column} = ?1 WHERE {column} = ?2");
+            conn.execute(&sql, (parent.now, parent.before))?;
+            conn.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [parent.before])?;
+        }
+    }
+    Ok(set_triggers(conn, triggers)?)
+}
 
 /// The rows that refer to integers of tables: looked up where an index serves, else a table is read once.
 pub(super) fn referring(conn: &Connection, tables: &Tables, locals: &[(u32, i64)]) -> Result<BTreeSet<Key>, Stop> {

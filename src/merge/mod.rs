@@ -14,7 +14,7 @@ mod trial;
 use rusqlite::{Connection, Transaction};
 
 use crate::capture::seal_within;
-use crate::changelog::{Log, any_waits, bind_local, entity_of, list_restless, local_of, take_freed};
+use crate::changelog::{Log, any_waits, bind_local, entity_of, forget_freed, list_freed, list_restless, local_of};
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
@@ -170,8 +170,7 @@ impl Work {
         let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
         let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
         let mut touched = take_touched(tx, tables)?;
-        let Vacated { deleted: vacated, moved_on } = take_vacated(tx)?;
-        touched.extend(children::referring(tx, tables, &moved_on)?);
+        let vacated = take_given_up(tx, tables, &mut touched)?;
         Ok(Self {
             vacated,
             logged: logged_after(tx, cursor, rows_depend(tx, tables)?)?,
@@ -217,27 +216,30 @@ impl Work {
     }
 }
 
-/// Integers that were set free here.
-#[derive(Default)]
-struct Vacated {
-    /// Rows that were deleted: they get theirs back until the batch ends.
-    deleted: Vec<Key>,
-    /// By table, integers of rows that have another since.
-    moved_on: Vec<(u32, i64)>,
-}
-
-fn take_vacated(tx: &Transaction<'_>) -> Result<Vacated> {
-    let mut vacated = Vacated::default();
-    for (table_no, local, entity_id) in take_freed(tx)? {
-        let is_given_again = entity_of(tx, table_no, local)?.is_some();
-        if is_given_again || local_of(tx, table_no, &entity_id)?.is_some() {
-            vacated.moved_on.push((table_no, local));
-        } else {
-            bind_local(tx, table_no, local, &entity_id)?;
-            vacated.deleted.push((table_no, entity_id));
+/// Looks at the integers that rows gave up here. Rows that refer to one whose row has another are touched, and follow it;
+/// rows that were deleted, which are returned, get theirs back until the batch ends.
+fn take_given_up(tx: &Transaction<'_>, tables: &Tables, touched: &mut Vec<Key>) -> Result<Vec<Key>, Stop> {
+    let (mut deleted, mut moved_on, mut left) = (Vec::new(), Vec::new(), Vec::new());
+    let freed = list_freed(tx)?;
+    for (table_no, local, entity_id) in freed.iter().rev() {
+        match (entity_of(tx, *table_no, *local)?, local_of(tx, *table_no, entity_id)?) {
+            (None, None) => {
+                bind_local(tx, *table_no, *local, entity_id)?;
+                deleted.push((*table_no, entity_id.clone()));
+            }
+            (None, Some(now)) => {
+                moved_on.push((*table_no, *local));
+                left.push(children::Left { parent_no: *table_no, before: *local, now });
+            }
+            (Some(_), _) => moved_on.push((*table_no, *local)),
         }
     }
-    Ok(vacated)
+    touched.extend(children::referring(tx, tables, &moved_on)?);
+    children::follow(tx, tables, &left)?;
+    if !freed.is_empty() {
+        forget_freed(tx)?;
+    }
+    Ok(deleted)
 }
 
 struct Folded {

@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::same_through_affinity;
-use crate::changelog::{lower, referred, to_local, to_logged};
+use crate::changelog::{gave_up, lower, referred, to_local, to_logged};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -136,6 +136,7 @@ impl Comparison<'_, '_> {
             Some(row) if alive && !held => return self.values(row, locator),
             Some(_) if held => self.problem("is in the table, though it is listed as held"),
             Some(_) => self.problem("is in the table, though the log says that it is deleted"),
+            None if alive && !held && self.follows_its_parent()? => {}
             None if alive && !held => self.problem("is not in the table, though the log says that it is there"),
             None => {}
         }
@@ -175,6 +176,21 @@ impl Comparison<'_, '_> {
                 Ok(conn.prepare_cached(sql)?.exists((source.table_no, &self.entity.id, name))?)
             }
         }
+    }
+
+    /// Whether the row still refers to an integer that its parent had before: the next merge takes it along.
+    fn follows_its_parent(&self) -> Result<bool> {
+        let (source, references) = (&self.known.tracked.source, &self.context.catalog.references);
+        let Some(parts) = source.logged_key(references, &self.entity.id) else { return Ok(false) };
+        for (name, part) in source.key.iter().zip(parts) {
+            let Some(parent_no) = references.target(source.table_no, name) else { continue };
+            if let Some(parent) = referred(&part.into_value())
+                && gave_up(self.context.conn, parent_no, &parent)?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 
     fn is_held(&self) -> Result<bool> {

@@ -283,8 +283,7 @@ impl<'a> Watch<'a> {
         }
         self.is_compaction_due = false;
         let (session, remote) = (self.session.clone(), self.remote.clone());
-        let mut options = CompactOptions::default();
-        options.only_if_due = true;
+        let options = CompactOptions { only_if_due: true, ..CompactOptions::default() };
         self.compactions.spawn(async move { sync::compact(&session, &remote, &options).await });
     }
 

@@ -35,11 +35,47 @@ fn track_reports_each_table() {
     let mut tables: Vec<(&str, u64)> = reports.as_array().unwrap().iter().map(backfilled).collect();
     tables.sort_unstable();
     assert_eq!(tables, [("notes", 2), ("tags", 0)]);
-    assert_eq!(keys(&reports[0]), ["backfilled", "changed", "deleted", "missing", "notice", "table"]);
+    assert_eq!(
+        keys(&reports[0]),
+        ["backfilled", "changed", "deleted", "dropped", "missing", "notice", "renamed", "renamed_from", "table"]
+    );
 }
 
 fn backfilled(report: &Value) -> (&str, u64) {
     (report["table"].as_str().unwrap(), report["backfilled"].as_u64().unwrap())
+}
+
+#[test]
+fn a_migration_tools_table_is_left_alone() {
+    let place = Place::new();
+    place.sql("a.db", SCHEMA);
+    place.sql("a.db", "CREATE TABLE schema_migrations (version)");
+    place.run(["init", "a.db"]).ended(0);
+    // It has no key, so that all or nothing would be nothing.
+    place.run(["--db", "a.db", "track", "--all"]).refused(1, &["schema_migrations", "primary key"]);
+    let wrong = ["--db", "a.db", "track", "--all", "--except", "schema_migration"];
+    place.run(wrong).refused(2, &["schema_migration: no such table"]);
+    let reports = place.json(&["--db", "a.db", "track", "--all", "--except", "SCHEMA_migrations"]);
+    assert_eq!(reports.as_array().unwrap().iter().map(backfilled).collect::<Vec<_>>(), [("notes", 2)]);
+}
+
+#[test]
+fn alter_end_says_what_became_of_names() {
+    let place = Place::with_notes();
+    place.run(["--db", "notes.db", "alter", "begin", "notes"]).ended(0);
+    place.sql(
+        "notes.db",
+        "ALTER TABLE notes RENAME COLUMN title TO heading; ALTER TABLE notes DROP COLUMN body; ALTER TABLE notes RENAME TO memos",
+    );
+    let said = place.run(["--db", "notes.db", "alter", "end", "notes"]).ended(0).stdout;
+    let lines: Vec<&str> = said.lines().collect();
+    let expected = [
+        "memos: tracked",
+        "  the table notes has this name now",
+        "  the column title is heading now",
+        "  the column body is gone here; other replicas keep it",
+    ];
+    assert_eq!(lines, expected);
 }
 
 #[test]

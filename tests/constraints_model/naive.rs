@@ -107,6 +107,8 @@ impl<'s> Naive<'s> {
                     let own = self.schema.tables[table].named().find(|(name, _)| name == column);
                     let own = own.map_or("BINARY", |(_, column)| collation(column.holds));
                     let last = n + 1 == unique.columns.len();
+                    // What a function returns has no collation; of what it lowers, none differs by case.
+                    let own = if unique.lower && last { "NOCASE" } else { own };
                     let collation = if unique.nocase && last { "NOCASE" } else { own };
                     values.push(fold(&self.value(table, &row, column), collation));
                 }

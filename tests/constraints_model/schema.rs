@@ -49,6 +49,8 @@ pub struct Unique {
     /// The column that must not be NULL for a row to count.
     pub only_where: Option<String>,
     pub nocase: bool,
+    /// Whether the last column is seen through `lower()`.
+    pub lower: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -208,8 +210,13 @@ impl Schema {
             if loose && !is_code {
                 continue;
             }
-            let columns = unique.columns.join(", ");
-            if unique.nocase || unique.only_where.is_some() {
+            let mut columns = unique.columns.join(", ");
+            if !is_plain(unique) {
+                if unique.lower {
+                    let last = unique.columns.last().expect("a constraint has a column");
+                    columns =
+                        [&unique.columns[..unique.columns.len() - 1], &[format!("lower({last})")]].concat().join(", ");
+                }
                 let collation = if unique.nocase { " COLLATE NOCASE" } else { "" };
                 let condition = unique.only_where.as_ref().map_or(String::new(), |c| format!(" WHERE {c} IS NOT NULL"));
                 indexes += &format!("CREATE UNIQUE INDEX u{no}_{n} ON t{no} ({columns}{collation}){condition};\n");
@@ -243,7 +250,7 @@ impl Schema {
 }
 
 fn is_plain(unique: &Unique) -> bool {
-    unique.only_where.is_none() && !unique.nocase
+    unique.only_where.is_none() && !unique.nocase && !unique.lower
 }
 
 /// The value that a column's CHECK forbids, as SQL.
@@ -362,7 +369,7 @@ fn uniques(raw: &RawTable, table: &Table, is_code: bool) -> Vec<Unique> {
     let mut names: Vec<String> = table.named().map(|(name, _)| name).collect();
     let mut uniques = Vec::new();
     if is_code {
-        uniques.push(Unique { columns: vec!["c0".into()], only_where: None, nocase: false });
+        uniques.push(Unique { columns: vec!["c0".into()], only_where: None, nocase: false, lower: false });
     }
     if matches!(table.identity, Identity::Link(..) | Identity::Pair) {
         names.extend(["ka".into(), "kb".into()]);
@@ -378,7 +385,10 @@ fn uniques(raw: &RawTable, table: &Table, is_code: bool) -> Vec<Unique> {
         }
         let only_where = (kind % 4 == 1).then(|| names[usize::from(*second) % names.len()].clone());
         let nocase = kind % 5 == 0;
-        uniques.push(Unique { columns, only_where, nocase });
+        let of = table.named().find(|(name, _)| columns.last() == Some(name)).map(|(_, column)| column.holds);
+        let has_text =
+            of.is_some_and(|holds| matches!(holds, Holds::Text | Holds::NoCase | Holds::RTrim | Holds::Integer));
+        uniques.push(Unique { lower: kind % 3 == 0 && has_text, columns, only_where, nocase });
     }
     // SQLite makes one index of two equal constraints.
     uniques.dedup();

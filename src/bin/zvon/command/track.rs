@@ -19,6 +19,10 @@ pub struct Args {
     #[arg(long, conflicts_with = "tables")]
     all: bool,
 
+    /// Tables that --all leaves alone, such as a migration tool's own.
+    #[arg(long, value_name = "TABLE,…", value_delimiter = ',', requires = "all")]
+    except: Vec<String>,
+
     /// What a row is known by on other replicas: `key`, its INTEGER PRIMARY KEY, where rows keep their numbers
     /// everywhere [default: an id of its own, as two replicas may give two rows the same number].
     #[arg(long, value_name = "HOW", hide_possible_values = true)]
@@ -68,6 +72,7 @@ fn options(args: &Args) -> TrackOptions {
     options.identity_key = matches!(args.identity, Some(Identity::Key));
     options.key.clone_from(&args.key);
     options.exclude.clone_from(&args.exclude);
+    options.except.clone_from(&args.except);
     options.enforce_fk = (args.enforce_fk || args.no_enforce_fk).then_some(args.enforce_fk);
     options.accept_deletes = args.accept_deletes;
     options
@@ -93,6 +98,15 @@ fn table(report: &TrackReport) -> String {
     facts
         .extend(found.iter().filter(|(rows, _)| *rows > 0).map(|(rows, what)| format!("{} {what}", text::rows(*rows))));
     let mut out = format!("{}: {}\n", text::plain(&report.table), facts.join("; "));
+    if let Some(before) = &report.renamed_from {
+        out += &format!("  the table {} has this name now\n", text::plain(before));
+    }
+    for (before, now) in &report.renamed {
+        out += &format!("  the column {} is {} now\n", text::plain(before), text::plain(now));
+    }
+    for name in &report.dropped {
+        out += &format!("  the column {} is gone here; other replicas keep it\n", text::plain(name));
+    }
     if !report.notice.is_empty() {
         out += &format!("  note: {}\n", text::plain(&report.notice));
     }
