@@ -318,8 +318,9 @@ impl Replica {
     /// # Errors
     ///
     /// [`ErrorKind::Remote`] if the remote does not answer or refuses; [`ErrorKind::Unrelated`] if it holds another
-    /// database's data; [`ErrorKind::Clock`] if this machine's clock is wrong; [`ErrorKind::Busy`] if another program
-    /// holds the database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
+    /// database's data; [`ErrorKind::Locked`] and [`ErrorKind::Key`] if it is encrypted and cannot be opened, or should be and
+    /// is not; [`ErrorKind::Clock`] if this machine's clock is wrong; [`ErrorKind::Busy`] if another program holds the
+    /// database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
     pub async fn sync(&self, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
         sync::sync(&self.session, remote, options).await
     }
@@ -357,7 +358,7 @@ impl Replica {
     ///
     /// [`ErrorKind::Busy`] if the database is watched already, by whatever process; what else a sync refuses for good, as
     /// [`sync`](Self::sync) does: [`ErrorKind::Unrelated`], [`ErrorKind::Usage`], [`ErrorKind::Database`],
-    /// [`ErrorKind::Corrupt`].
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::Locked`], [`ErrorKind::Key`].
     pub async fn watch(
         &self,
         remote: &Remote,

@@ -26,7 +26,7 @@ fn a_build_without_the_feature_says_which_one_is_needed() {
     assert!(!path.exists());
     fs::write(&path, [7; 4096]).unwrap();
     let error = Replica::open(&path).unwrap_err();
-    for words in ["no SQLite database, or is encrypted", "--features sqlcipher", "--db-key-file"] {
+    for words in ["not an SQLite database, or is encrypted", "--features sqlcipher", "--db-key-file"] {
         assert!(error.to_string().contains(words), "{error}");
     }
 }

@@ -105,6 +105,7 @@ def writes(path):
 REMOTE = pathlib.Path(sys.argv[1])
 IS_ENCRYPTED = any(b"encryption" in path.read_bytes() for path in REMOTE.glob("identity/*"))
 IDENTITY, KEYS = epochs() if IS_ENCRYPTED else (None, {})
+need(not IS_ENCRYPTED or all(path.name == IDENTITY for path in REMOTE.glob("identity/*")), "an identity is not this remote's own")
 rows, tables = {}, {}
 for path in sorted(path for folder in ("changes", "packs") for path in REMOTE.glob(f"{folder}/*")):
     try:

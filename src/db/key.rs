@@ -102,12 +102,12 @@ pub(super) fn explain(path: &Path, has_key: bool) -> Error {
         (true, Some(true)) => {
             "a key was given, and the database is not encrypted; `zvon init` with the key encrypts it, or leave the key out"
         }
-        (true, _) => "the key does not open the file, or it is no SQLite database",
+        (true, _) => "the key does not open the file, or it is not an SQLite database",
         (false, _) if cfg!(feature = "sqlcipher") => {
-            "the file is encrypted, or no SQLite database; give its key by --db-key-file or ZVON_DB_KEY_FILE"
+            "the file is encrypted, or not an SQLite database; give its key by --db-key-file or ZVON_DB_KEY_FILE"
         }
         (false, _) => {
-            "the file is no SQLite database, or is encrypted: then use a zvon built with `cargo install zvon --features \
+            "the file is not an SQLite database, or is encrypted: then use a zvon built with `cargo install zvon --features \
              sqlcipher`, and give it the key by --db-key-file or ZVON_DB_KEY_FILE"
         }
     };
