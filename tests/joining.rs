@@ -131,7 +131,7 @@ async fn a_remote_whose_name_cannot_be_read_is_neither_merged_nor_written() {
         (named(1, &[])[..9].to_vec(), "not what belongs there"),
         (Vec::new(), "not what belongs there"),
         (named(2, &[]), "newer version"),
-        (named(1, &["encryption"]), "does not know"),
+        (named(1, &["signatures"]), "does not know"),
         (vec![0xC0; 70_000], "larger than any identity"),
     ] {
         folder.write(&identity, bytes);

@@ -44,7 +44,6 @@ use traffic::Counters;
 
 pub(crate) use listing::{ListedChange, ListedPack, Listing};
 pub use options::RemoteOptions;
-pub(crate) use sealed::apart;
 pub use traffic::Traffic;
 
 /// A place in an object store through which replicas exchange their changes. Cheap to clone; clones share their [`Traffic`].

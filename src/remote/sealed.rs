@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use futures::{Stream, StreamExt, TryStreamExt};
 
 use super::{Body, Fetched, Interruption, RawBody, Remote};
+use crate::blocking::blocking;
 use crate::error::Result;
 use crate::model::ChangeId;
 use crate::seal::{
@@ -79,7 +80,7 @@ impl Remote {
     pub(crate) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
         let Some(keyring) = self.keyring_for(name) else { return self.get_as_is(name, limit).await };
         Ok(match self.get_as_is(name, sealed_len(limit)).await? {
-            Fetched::Bytes(sealed) => match open(keyring, *name, sealed).await {
+            Fetched::Bytes(sealed) => match open(keyring, *name, sealed).await? {
                 Ok(plain) => Fetched::Bytes(plain),
                 Err(bad) => Fetched::Unopened(bad),
             },
@@ -307,25 +308,13 @@ async fn seal(keyring: &Arc<Keyring>, name: ObjectName, plain: Bytes) -> Result<
         return keyring.seal(&name, &plain).map(Bytes::from);
     }
     let keyring = Arc::clone(keyring);
-    apart(move || keyring.seal(&name, &plain).map(Bytes::from)).await
+    blocking(move || keyring.seal(&name, &plain).map(Bytes::from)).await
 }
 
-async fn open(keyring: &Arc<Keyring>, name: ObjectName, sealed: Bytes) -> Result<Bytes, crate::seal::BadSeal> {
+async fn open(keyring: &Arc<Keyring>, name: ObjectName, sealed: Bytes) -> Result<Result<Bytes, BadSeal>> {
     if sealed.len() <= MANY_BYTES {
-        return keyring.open(&name, &sealed).map(Bytes::from);
+        return Ok(keyring.open(&name, &sealed).map(Bytes::from));
     }
     let keyring = Arc::clone(keyring);
-    apart(move || keyring.open(&name, &sealed).map(Bytes::from)).await
-}
-
-/// Does work that takes a while where it holds nobody up.
-pub(crate) async fn apart<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done,
-        Err(failed) => match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            // The runtime shuts down: whoever waits for this is dropped as well.
-            Err(_) => std::future::pending().await,
-        },
-    }
+    blocking(move || Ok(keyring.open(&name, &sealed).map(Bytes::from))).await
 }

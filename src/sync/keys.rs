@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use super::unlock::{self, next_epoch, publish};
 use super::{Session, known_identities, remember_identity};
+use crate::blocking::blocking;
 use crate::changelog::remember_remote;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ChangeId;
-use crate::remote::{Listing, Remote, apart};
+use crate::remote::{Listing, Remote};
 use crate::report::{EpochReport, KeysReport};
 use crate::seal::{Keyring, Lock, Recipient, Secret};
 use crate::wire::ObjectName;
@@ -37,7 +38,7 @@ pub(crate) async fn encrypt(session: &Session, remote: &Remote, lock: &Lock) -> 
     let known = session.run(move |conn| known_identities(conn, Some(no))).await?;
     let identity = known.into_iter().min().unwrap_or_else(|| session.new_id());
     let (epoch, closing) = (session.new_id(), lock.clone());
-    let keyring = apart(move || Keyring::create(identity, epoch, &closing)).await?;
+    let keyring = blocking(move || Keyring::create(identity, epoch, &closing)).await?;
     // The keys come first: a remote that says it is encrypted and has no keys would be of no use to anybody.
     let unlocked = publish(session, remote, no, keyring).await?;
     unlocked.put(&ObjectName::Identity(identity), unlocked.identity_object(identity)).await?;
@@ -64,7 +65,7 @@ pub(crate) async fn change(
     let lock = choose(&keyring)?;
     own_key_is_among(remote, &lock)?;
     let epoch = next_epoch(session, &keyring, &listing);
-    let next = apart(move || keyring.with_epoch(epoch, &lock, false)).await?;
+    let next = blocking(move || keyring.with_epoch(epoch, &lock, false)).await?;
     let unlocked = publish(session, &unlocked, no, next).await?;
     unlocked.keyring().map(|keyring| report(&unlocked, keyring)).ok_or_else(|| not_encrypted(remote))
 }

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::{IDENTITY_LIMIT, Session};
+use crate::blocking::blocking;
 use crate::changelog::{is_encrypted, known_identities, list_remotes, pins, remember_pins, set_encrypted};
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
-use crate::remote::{Fetched, Listing, Remote, apart};
+use crate::remote::{Fetched, Listing, Remote};
 use crate::seal::{BadKeys, Keyring, MAX_KEY_FILE_BYTES, Opening, Pin, Secret};
 use crate::wire::{ObjectName, RemoteIdentity};
 
@@ -230,7 +231,7 @@ async fn open_keys(remote: &Remote, pins: &[Pin], listing: &Listing) -> Result<A
             candidates.remove(&epoch);
             continue;
         };
-        let (opened, bad) = try_open(opening, epoch, file, &secret).await;
+        let (opened, bad) = try_open(opening, epoch, file, &secret).await?;
         opening = opened;
         if let Some(bad) = bad {
             return Err(refuse(explain(remote, pins, &candidates, &secret, epoch, bad).await?));
@@ -240,13 +241,18 @@ async fn open_keys(remote: &Remote, pins: &[Pin], listing: &Listing) -> Result<A
 }
 
 /// Opens one file on a thread that may be busy for a second.
-async fn try_open(mut opening: Opening, epoch: ChangeId, file: Bytes, secret: &Secret) -> (Opening, Option<BadKeys>) {
+async fn try_open(
+    mut opening: Opening,
+    epoch: ChangeId,
+    file: Bytes,
+    secret: &Secret,
+) -> Result<(Opening, Option<BadKeys>)> {
     let secret = secret.clone();
     let work = move || {
         let bad = opening.open(epoch, file, &secret).err();
-        (opening, bad)
+        Ok((opening, bad))
     };
-    apart(work).await
+    blocking(work).await
 }
 
 /// A key file's bytes; none if it is gone.
@@ -265,7 +271,7 @@ async fn key_file(remote: &Remote, pins: &[Pin], epoch: ChangeId) -> Result<Opti
 async fn missing_secret(remote: &Remote, pins: &[Pin], candidates: &BTreeSet<ChangeId>) -> Result<BadKeys> {
     let Some(newest) = candidates.last() else { return Ok(BadKeys::NoKey) };
     let Some(file) = key_file(remote, pins, *newest).await? else { return Ok(BadKeys::NoKey) };
-    let (_, bad) = try_open(Opening::default(), *newest, file, &Secret::default()).await;
+    let (_, bad) = try_open(Opening::default(), *newest, file, &Secret::default()).await?;
     Ok(bad.unwrap_or(BadKeys::NoKey))
 }
 
@@ -286,7 +292,7 @@ async fn explain(
     };
     for older in candidates.range(..epoch).take(enough) {
         if let Some(file) = key_file(remote, pins, *older).await? {
-            let (_, refused) = try_open(Opening::default(), *older, file, secret).await;
+            let (_, refused) = try_open(Opening::default(), *older, file, secret).await?;
             if refused.is_none() {
                 return Ok(was_good);
             }
@@ -306,7 +312,7 @@ pub(super) async fn settle(session: &Session, remote: Remote, no: i64, listing: 
         }
     }
     let id = next_epoch(session, &keyring, listing);
-    let settled = apart(move || keyring.settled(id)).await?;
+    let settled = blocking(move || keyring.settled(id)).await?;
     match settled {
         Some(keyring) => publish(session, &remote, no, keyring).await,
         None => Ok(remote),
