@@ -313,6 +313,48 @@ async fn an_emptied_remote_gets_back_its_keys_and_everything() {
 }
 
 #[tokio::test]
+async fn keys_that_were_rolled_back_are_put_back_and_never_written_under_again() {
+    let (remote, a) = Encrypted::with_rows().await;
+    let before = remote.folder.copy();
+    a.rotate_keys(&remote.remote(), None).await.unwrap();
+    let newest = remote.folder.files("keys").pop().unwrap();
+    let epoch = *uuid::Uuid::parse_str(newest.file_stem().unwrap().to_str().unwrap()).unwrap().as_bytes();
+    replace(&remote.folder, &before);
+    assert_eq!(remote.folder.files("keys").len(), 1);
+    run(&a, "INSERT INTO patient VALUES ('new', 'gout', NULL)");
+    sync(&a, &remote.remote()).await;
+    assert!(newest.exists());
+    let written: Vec<_> = remote
+        .folder
+        .changes()
+        .into_iter()
+        .filter(|file| !before.changes().iter().any(|old| old.file_name() == file.file_name()))
+        .collect();
+    assert_eq!(written.len(), 1);
+    assert_eq!(fs::read(&written[0]).unwrap()[4..20], epoch);
+}
+
+#[tokio::test]
+async fn what_arrives_before_its_key_is_read_once_that_is_there() {
+    let (remote, a) = Encrypted::with_rows().await;
+    let b = replica(TABLES).await;
+    sync(&b, &remote.remote()).await;
+    a.rotate_keys(&remote.remote(), None).await.unwrap();
+    run(&a, "INSERT INTO patient VALUES ('new', 'gout', NULL)");
+    sync(&a, &remote.remote()).await;
+    let newest = remote.folder.files("keys").pop().unwrap();
+    let late = fs::read(&newest).unwrap();
+    fs::remove_file(&newest).unwrap();
+    let early = sync(&b, &remote.remote()).await;
+    assert_eq!((early.pulled, early.newly_rejected.len()), (0, 1));
+    assert!(early.newly_rejected[0].reason.contains("sync again once keys/"), "{early:?}");
+    fs::write(&newest, late).unwrap();
+    let report = sync(&b, &remote.remote()).await;
+    assert_eq!((report.pulled, report.rejected), (1, 0));
+    assert_eq!(table(&b, "patient"), table(&a, "patient"));
+}
+
+#[tokio::test]
 async fn members_come_and_go() {
     let (remote, a) = Encrypted::with_rows().await;
     let (bob, b) = (Secret::generate(), replica(TABLES).await);

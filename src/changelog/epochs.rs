@@ -33,13 +33,19 @@ pub(crate) fn pins(conn: &Connection, remote: i64) -> Result<Vec<Pin>> {
     Ok(pins)
 }
 
-/// Records epochs of a remote; what is known of one stays.
-pub(crate) fn remember_pins(conn: &Connection, remote: i64, pins: &[Pin]) -> Result<()> {
+/// Records epochs of a remote; what is known of one stays. Says whether there is a new one.
+pub(crate) fn remember_pins(conn: &Connection, remote: i64, pins: &[Pin]) -> Result<bool> {
+    let known = count_epochs(conn, remote)?;
     let sql = "INSERT INTO ZV_EPOCH (remote_no, epoch, fingerprint, file) VALUES (?1, ?2, ?3, ?4) \
                ON CONFLICT (remote_no, epoch) DO UPDATE SET file = ?4 WHERE file IS NULL AND ?4 IS NOT NULL";
     let mut statement = conn.prepare_cached(sql)?;
     for pin in pins {
         statement.execute((remote, pin.epoch.as_bytes(), pin.fingerprint, pin.file.as_deref()))?;
     }
-    Ok(())
+    Ok(count_epochs(conn, remote)? > known)
+}
+
+fn count_epochs(conn: &Connection, remote: i64) -> Result<u64> {
+    let sql = "SELECT count(*) FROM ZV_EPOCH WHERE remote_no = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([remote], |row| row.get(0))?)
 }

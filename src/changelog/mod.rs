@@ -37,9 +37,9 @@ pub(crate) use untranslated::{
 
 pub(crate) use redate::redate;
 pub(crate) use remotes::{
-    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities,
-    list_remotes, newest_definition, pushed_seq, refused_files, remember_definition, remember_identity,
-    remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
+    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, ask_for_refused, definitions, forget_refused, keep, kept,
+    known_identities, list_remotes, newest_definition, pushed_seq, refused_files, remember_definition,
+    remember_identity, remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
 pub(crate) use separate::separate;

@@ -8,7 +8,9 @@ use bytes::Bytes;
 
 use super::{IDENTITY_LIMIT, Session};
 use crate::blocking::blocking;
-use crate::changelog::{is_encrypted, known_identities, list_remotes, pins, remember_pins, set_encrypted};
+use crate::changelog::{
+    ask_for_refused, is_encrypted, known_identities, list_remotes, pins, remember_pins, set_encrypted,
+};
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
@@ -87,7 +89,10 @@ pub(super) async fn record(session: &Session, no: i64, keyring: &Keyring) -> Res
         .run(move |conn| {
             let tx = immediate(conn)?;
             set_encrypted(&tx, no, true)?;
-            remember_pins(&tx, no, &pins)?;
+            if remember_pins(&tx, no, &pins)? {
+                // What came before its key did opens now.
+                ask_for_refused(&tx, no)?;
+            }
             Ok(tx.commit()?)
         })
         .await
