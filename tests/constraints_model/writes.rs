@@ -67,7 +67,7 @@ pub enum Step {
     Tick(usize, u64),
 }
 
-fn any_write() -> impl Strategy<Value = Write> {
+pub fn any_write() -> impl Strategy<Value = Write> {
     let insert =
         prop::sample::select(vec!["INSERT", "INSERT", "INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE", "REPLACE"]);
     let update = || prop::sample::select(vec!["UPDATE", "UPDATE", "UPDATE", "UPDATE OR REPLACE", "UPDATE OR IGNORE"]);
