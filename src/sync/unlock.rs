@@ -171,9 +171,11 @@ async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> R
         && !signs.encrypted
         && remembered.encrypted != Some(true);
     for id in identities {
-        let is_encrypted = match remembered.encrypted {
-            Some(encrypted) if remembered.identities.contains(&id) => encrypted,
-            _ => match read_identity(remote, id).await? {
+        // One that was read is not read again, though the sync that read it may have been cut off: what it said of encryption was
+        // recorded with it, or it said nothing.
+        let is_encrypted = match remembered.identities.contains(&id) {
+            true => remembered.is_encrypted(),
+            false => match read_identity(remote, id).await? {
                 Some(identity) => identity.is_encrypted(),
                 None => continue,
             },
