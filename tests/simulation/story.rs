@@ -447,6 +447,13 @@ impl Story {
             let status = peer.replica.status().await.unwrap();
             assert_eq!((status.journal, status.unmerged, status.unknown), (0, 0, 0), "replica {n}: {status:?}");
             self.check_model(n).await;
+            if self.loud {
+                let conn = peer.replica.connection();
+                let sql = "SELECT c.id, c.entity_id, c.author_id, c.merged, f.field_name, f.field_value FROM ZV_CHANGE AS c JOIN ZV_CHANGE_FIELD AS f \
+                           ON f.change_id = c.id WHERE c.entity_type = 't0' ORDER BY 2, 1";
+                println!("log of t0 at replica {n}:\n{}", crate::common::rows(&conn, sql).join("\n"));
+                println!("t0 of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM t0"));
+            }
             let problems = peer.replica.verify_remote(&peer.remote).await.unwrap().problems;
             assert_eq!(problems, [] as [&str; 0], "replica {n}");
             let conn = peer.replica.connection();
