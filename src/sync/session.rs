@@ -25,7 +25,7 @@ pub struct Settings {
     pub max_object_bytes: u64,
     /// How many requests are under way at once. 64.
     pub concurrency: usize,
-    /// How many bytes of downloads are held in memory at once, a single larger file aside. 32 MiB.
+    /// How many bytes of downloads are held in memory at once, a single larger file aside. 8 MiB.
     pub transfer_budget: usize,
     /// How long a pack must have been seen before compaction removes what it replaced; by default one hour in a bucket and
     /// seven days in a folder, where another program may carry the removal long before the pack.
@@ -40,7 +40,7 @@ impl Default for Settings {
             max_clock_drift: Duration::from_secs(24 * 60 * 60),
             max_object_bytes: 256 << 20,
             concurrency: 64,
-            transfer_budget: 32 << 20,
+            transfer_budget: 8 << 20,
             compaction_grace: None,
             world: World::default(),
         }
