@@ -70,6 +70,8 @@ async fn play(fleet: &Fleet) -> Hour {
     wall.install(&replica.connection());
     replica.connection().execute_batch("CREATE TABLE n (id TEXT PRIMARY KEY, v TEXT)").unwrap();
     replica.track(&["n"], &keyed()).await.unwrap();
+    // It is one of the fleet before any of them writes.
+    replica.sync(&store.remote(), &SyncOptions::default()).await.unwrap();
     let mut if_due = CompactOptions::default();
     if_due.only_if_due = true;
     let (mut hour, mut own, mut theirs, mut number) = (Hour::default(), 0.0, 0.0, 0_u64);

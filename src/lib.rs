@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 #![warn(missing_docs)]
 
+mod blocking;
 mod capture;
 mod changelog;
 mod db;
@@ -23,6 +24,7 @@ mod watch;
 mod wire;
 mod world;
 
+pub use blocking::work_in_place;
 pub use error::{Error, ErrorKind, Result};
 pub use model::{AuthorId, Change, ChangeId, Field, Value};
 pub use remote::{Remote, RemoteOptions, Traffic};

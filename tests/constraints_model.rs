@@ -9,31 +9,22 @@ mod model;
 mod naive;
 #[path = "constraints_model/schema.rs"]
 mod schema;
+#[path = "constraints_model/setup.rs"]
+mod setup;
 #[path = "constraints_model/writes.rs"]
 mod writes;
 
 use bytes::Bytes;
 use common::dated_store::DatedStore;
 use common::wall::{START_MS, Wall, on_the_wall};
-use model::Cell;
 use naive::{Naive, Shown, dump, hidden};
 use object_store::{ObjectStoreExt, path::Path};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use rusqlite::types::ValueRef;
-use schema::{Identity, Schema, any_schema, name};
+use schema::{Schema, any_schema};
+use setup::{mend_references, set_up};
 use writes::{Step, Write, any_seed, any_step};
-use zvon::{Join, Layout, Remote, Replica, SyncOptions, SyncReport, TrackOptions};
-
-fn cell(value: ValueRef<'_>) -> Cell {
-    match value {
-        ValueRef::Null => Cell::Null,
-        ValueRef::Integer(n) => Cell::Integer(n),
-        ValueRef::Real(n) => Cell::Real(n.to_bits()),
-        ValueRef::Text(text) => Cell::Text(text.to_vec()),
-        ValueRef::Blob(blob) => Cell::Blob(blob.to_vec()),
-    }
-}
+use zvon::{Join, Layout, Remote, Replica, SyncOptions, SyncReport};
 
 /// A replica and its clock.
 struct Peer {
@@ -46,26 +37,7 @@ impl Peer {
     async fn new(n: usize, ahead_ms: u64, schema: &Schema, seed: &[Write], loose: bool) -> Self {
         let wall = Wall::at(START_MS + ahead_ms);
         let replica = on_the_wall(Replica::in_memory().unwrap(), &wall, n as u64);
-        {
-            let conn = replica.connection();
-            conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
-            conn.execute_batch(&schema.sql(loose)).unwrap();
-            seed.iter().for_each(|write| write.run(&conn, schema));
-            for (no, table) in schema.tables.iter().enumerate().filter(|(_, table)| !table.identity.is_one_column()) {
-                // What `track` refuses.
-                let [a, b] = [0, 1].map(|at| table.identity.key()[at]);
-                conn.execute_batch(&format!("DELETE FROM t{no} WHERE {a} IS NULL OR {b} IS NULL")).unwrap();
-            }
-            conn.execute_batch("PRAGMA foreign_keys = ON; PRAGMA recursive_triggers = OFF").unwrap();
-        }
-        for (no, table) in schema.tables.iter().enumerate() {
-            let mut options = TrackOptions::default();
-            options.enforce_fk = Some(table.enforce);
-            if table.identity == Identity::Uuid {
-                options.key = vec!["u".into()];
-            }
-            replica.track(&[&name(no)], &options).await.unwrap();
-        }
+        set_up(&replica, schema, seed, loose).await;
         Self { replica, wall, loose }
     }
 
@@ -92,20 +64,6 @@ impl Peer {
 
     async fn assert_verified(&self) {
         assert_eq!(self.replica.verify().await.unwrap().problems, [] as [&str; 0]);
-    }
-
-    /// Removes references to rows that never were: they are left out of the log, and of the model.
-    fn mend_references(&self, schema: &Schema) {
-        let conn = self.replica.connection();
-        conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-        for (no, table) in schema.tables.iter().enumerate() {
-            for column in table.identity.key().iter().map(|&key| key.to_owned()).chain(table.named().map(|(c, _)| c)) {
-                let Some(parent) = schema.target(no, &column) else { continue };
-                let lost = format!("{column} IS NOT NULL AND {column} NOT IN (SELECT k FROM t{parent})");
-                conn.execute_batch(&format!("UPDATE OR IGNORE t{no} SET {column} = NULL WHERE {lost}")).ok();
-                conn.execute_batch(&format!("DELETE FROM t{no} WHERE {lost}")).unwrap();
-            }
-        }
     }
 
     fn shown(&self, schema: &Schema) -> Vec<Shown> {
@@ -202,7 +160,7 @@ async fn play(story: &Story) {
     }
     for peer in &peers {
         peer.sync(&remote).await;
-        peer.mend_references(schema);
+        mend_references(&peer.replica.connection(), schema);
     }
     converge(&peers, &remote).await;
     for (n, peer) in peers.iter().enumerate() {

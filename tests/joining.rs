@@ -147,3 +147,21 @@ async fn a_remote_whose_name_cannot_be_read_is_neither_merged_nor_written() {
     folder.write(&identity, named(1, &[]));
     assert_eq!(b.sync(&folder.remote(), &join_same()).await.unwrap().pushed, 2);
 }
+
+/// A row of key columns alone says that it is there by a field which says of other rows that they are deleted.
+#[tokio::test]
+async fn a_new_columns_value_survives_meeting_the_row_elsewhere() {
+    let schema = "CREATE TABLE t (k TEXT PRIMARY KEY); INSERT INTO t VALUES ('a')";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    sync(&a, &remote).await;
+    run(&b, "ALTER TABLE t ADD COLUMN extra; UPDATE t SET extra = 17");
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    b.sync(&remote, &options).await.unwrap();
+    run(&a, "ALTER TABLE t ADD COLUMN extra");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t"), ["'a'|17"]);
+        assert_verified(replica, &remote).await;
+    }
+}

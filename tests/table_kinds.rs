@@ -106,6 +106,10 @@ async fn strict() {
         ]
     );
     assert_eq!(alike(&a, &b, &remote, "SELECT * FROM k").await, ["'a'|1|'01'", "'a'|2|1"]);
+    // A column of type ANY keeps a number's class, so that another class is another value.
+    run(&a, "UPDATE t SET x = 1 WHERE s = 'ž'; UPDATE t SET x = 1.0 WHERE s = 'a'");
+    let shown = alike(&a, &b, &remote, "SELECT typeof(x) FROM t ORDER BY s").await;
+    assert_eq!(shown, ["'text'", "'real'", "'blob'", "'integer'"]);
 }
 
 #[tokio::test]

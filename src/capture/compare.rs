@@ -5,8 +5,8 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use super::record::{Recorded, Recorder, read_lead};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, bind_local, entity_of, local_of, read_fields, referred, to_logged, touch,
-    unbind_local,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, bind_local, entity_of, leave_out, local_of, read_fields,
+    referred, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
     Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_value, same_name,
@@ -180,6 +180,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let (mut edited, mut new) = (Vec::new(), Vec::new());
         for n in 0..self.source.columns.len() {
             let now = row.get_ref(self.source.lead_len() + n)?;
+            if self.is_untranslated(entity_id, n, now)? {
+                continue;
+            }
             match registers.get(self.recorded.number(n)) {
                 Some(register) => {
                     let name = self.source.logged_name(&self.source.columns[n]);
@@ -212,6 +215,18 @@ impl<'a, 'c> Comparison<'a, 'c> {
         self.found.changed += u64::from(!edited.is_empty());
         self.found.backfilled += u64::from(!new.is_empty());
         Ok(())
+    }
+
+    /// Whether a column refers to a row that is not known yet: then the next seal comes back to it.
+    fn is_untranslated(&self, entity_id: &str, n: usize, now: ValueRef<'_>) -> Result<bool> {
+        let Some(parent_no) = self.recorded.target(n) else { return Ok(false) };
+        let conn = self.recorder.conn();
+        let lacks = to_logged(conn, parent_no, &read_value(now))?.is_none();
+        if lacks {
+            let column_no = Some(self.recorded.number(n));
+            leave_out(conn, &Untranslated { table_no: self.source.table_no, row: entity_id.to_owned(), column_no })?;
+        }
+        Ok(lacks)
     }
 
     /// Rows that were shown and are not there.
@@ -288,13 +303,16 @@ impl<'a, 'c> Comparison<'a, 'c> {
         Clock::backfill(self.backfilled - 1, self.recorder.world.random())
     }
 
-    /// Whether the table's value is the log's, seen through the column's affinity; a reference that cannot be translated yet
-    /// is no edit.
+    /// Whether the table's value is the log's, seen through the column's affinity. A reference to a row that is not here is
+    /// NULL in the table.
     fn same(&self, lead: &[Value], column: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
         let (conn, now) = (self.recorder.conn(), read_value(now));
         if let Some(parent_no) = self.recorded.target(column) {
-            let now = to_logged(conn, parent_no, &now)?;
-            return Ok(now.is_none_or(|now| same_reference(&now, then)));
+            return Ok(match to_logged(conn, parent_no, &now)? {
+                Some(Value::Null) => to_local(conn, parent_no, then)?.is_none_or(|local| local == Value::Null),
+                Some(now) => same_reference(&now, then),
+                None => false,
+            });
         }
         if now == *then {
             return Ok(true);

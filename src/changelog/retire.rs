@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::conflicts::id_from;
 use super::redate::rename_all;
 use super::{IdText, Log, lower, read_fields, read_head};
-use crate::db::{Metadata, get_metadata, set_metadata};
+use crate::db::{Metadata, get_metadata, same_name, set_metadata};
 use crate::error::Result;
 use crate::model::{ChangeId, Clock, DELETED_FIELD};
 use crate::world::World;
@@ -73,7 +73,7 @@ impl Retired<'_> {
         if backfills.is_empty() {
             return Ok(());
         }
-        let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
+        let written = Written::read(conn, pulled)?;
         for backfill in backfills {
             match retire(log, (table_no, &head.entity_id), backfill, &written)? {
                 Left::All => {}
@@ -97,6 +97,28 @@ fn rename_cut(conn: &Connection, world: &World, made: u64, cut: BTreeSet<ChangeI
     set_metadata(conn, Metadata::Backfilled, made + cut.len() as u64)
 }
 
+/// What a pulled change says of a row.
+struct Written {
+    /// Its columns, in lower case.
+    columns: Vec<String>,
+    /// It deletes the row, and so says something of every column.
+    deletes: bool,
+}
+
+impl Written {
+    fn read(conn: &Connection, id: ChangeId) -> Result<Self> {
+        let fields = read_fields(conn, id)?;
+        Ok(Self {
+            columns: fields.iter().map(|field| lower(&field.name)).collect(),
+            deletes: fields.iter().any(|field| same_name(&field.name, DELETED_FIELD) && field.value.says_deleted()),
+        })
+    }
+
+    fn says_of(&self, column: &str) -> bool {
+        self.deletes || self.columns.iter().any(|name| name == column)
+    }
+}
+
 /// How much of a backfill is left.
 enum Left {
     All,
@@ -105,13 +127,12 @@ enum Left {
 }
 
 /// Takes back what a backfill says of the columns that were written.
-fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<Left> {
+fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &Written) -> Result<Left> {
     let conn = log.conn;
-    let deletes = written.iter().any(|name| name == DELETED_FIELD);
     let (mut left, mut taken) = (0, 0);
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
-        if !deletes && !written.contains(&name) {
+        if !written.says_of(&name) {
             left += 1;
             continue;
         }

@@ -1,6 +1,6 @@
 //! The shape of a user's table as SQLite reports it. Reads the schema; judges nothing.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::{Ident, IndexSql};
 use crate::error::Result;
@@ -25,8 +25,12 @@ pub(crate) enum Affinity {
 }
 
 impl Affinity {
-    fn of(declared: &str) -> Self {
+    /// In a STRICT table a column of type ANY keeps every value as it is (<https://sqlite.org/stricttables.html>).
+    fn of(declared: &str, strict: bool) -> Self {
         let declared = declared.to_ascii_uppercase();
+        if strict && declared == "ANY" {
+            return Self::Blob;
+        }
         let has = |words: &[&str]| words.iter().any(|word| declared.contains(word));
         if has(&["INT"]) {
             Self::Integer
@@ -150,10 +154,10 @@ pub(crate) fn table_names(conn: &Connection) -> Result<Vec<String>> {
 
 /// A table's shape, `None` if the schema has no such name.
 pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>> {
-    let sql = "SELECT name, type, wr FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
-    let found: Option<(String, String, bool)> =
-        conn.prepare_cached(sql)?.query_row([name], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?))).optional()?;
-    let Some((name, kind, without_rowid)) = found else { return Ok(None) };
+    let sql = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
+    let found: Option<(String, String, bool, bool)> = conn.prepare_cached(sql)?.query_row([name], read).optional()?;
+    let Some((name, kind, without_rowid, strict)) = found else { return Ok(None) };
     let kind = match kind.as_str() {
         "table" => TableKind::Table,
         "view" => TableKind::View,
@@ -172,7 +176,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         foreign_keys: read_foreign_keys(conn, &name)?,
         name,
     };
-    read_columns(conn, &mut table)?;
+    read_columns(conn, &mut table, strict)?;
     table.uniques = read_uniques(conn, &table.name)?;
     let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| table.column(alias).is_none());
     table.rowid = free.filter(|_| !without_rowid && kind == TableKind::Table);
@@ -197,7 +201,7 @@ fn has_sequence(conn: &Connection, table: &str) -> Result<bool> {
     Ok(conn.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = ?1")?.exists([table])?)
 }
 
-fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
+fn read_columns(conn: &Connection, table: &mut Table, strict: bool) -> Result<()> {
     let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([&table.name])?;
@@ -213,7 +217,7 @@ fn read_columns(conn: &Connection, table: &mut Table) -> Result<()> {
         }
         table.columns.push(Column {
             name: row.get(0)?,
-            affinity: Affinity::of(&declared),
+            affinity: Affinity::of(&declared, strict),
             declared,
             not_null: row.get(2)?,
             default: row.get(3)?,

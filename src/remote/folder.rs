@@ -18,6 +18,7 @@ use url::Url;
 use super::Fetched;
 use super::listing::{Listing, Properties};
 use super::traffic::{Counters, Request};
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::wire::{ObjectName, ParsedName};
 
@@ -133,17 +134,6 @@ impl Folder {
 
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
-    }
-}
-
-/// Disks block: nothing here may run on a thread that drives other tasks.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(result) => result,
-        Err(error) => match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::new(ErrorKind::Interrupted, "the runtime is shutting down")),
-        },
     }
 }
 

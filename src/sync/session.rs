@@ -8,6 +8,7 @@ use std::time::Duration;
 use rusqlite::Connection;
 
 use super::pull::AbortOnDrop;
+use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ChangeId;
 use crate::remote::{Remote, Traffic};
@@ -95,11 +96,7 @@ impl Session {
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let session = self.clone();
-        let done = tokio::task::spawn_blocking(move || work(&mut session.lock()));
-        done.await.unwrap_or_else(|failed| match failed.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => Err(Error::new(ErrorKind::Interrupted, "the runtime is shutting down")),
-        })
+        blocking(move || work(&mut session.lock())).await
     }
 
     /// A function that reports how much of a phase is done.

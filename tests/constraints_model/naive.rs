@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
+use rusqlite::types::ValueRef;
 
 use super::schema::{Holds, Identity, Schema, name};
-use crate::cell;
 use crate::model::Cell;
 
 /// A row's columns by name, each with the id of its newest write.
@@ -33,7 +33,7 @@ impl<'s> Naive<'s> {
         let mut found = statement.query([]).unwrap();
         while let Some(row) = found.next().unwrap() {
             let (id, table): (String, String) = (row.get(0).unwrap(), row.get(1).unwrap());
-            let no = (0..rows.len()).find(|no| name(*no) == table).unwrap();
+            let Some(no) = (0..rows.len()).find(|no| name(*no) == table) else { continue };
             let register = rows[no].entry(row.get(2).unwrap()).or_default();
             let newest = register.entry(row.get(3).unwrap()).or_default();
             if newest.0 < id {
@@ -205,6 +205,16 @@ impl<'s> Naive<'s> {
         };
         let names: Vec<String> = self.schema.tables[table].named().map(|(name, _)| name).collect();
         rows.map(|row| (row.clone(), names.iter().map(|column| value(row, column)).collect())).collect()
+    }
+}
+
+pub fn cell(value: ValueRef<'_>) -> Cell {
+    match value {
+        ValueRef::Null => Cell::Null,
+        ValueRef::Integer(n) => Cell::Integer(n),
+        ValueRef::Real(n) => Cell::Real(n.to_bits()),
+        ValueRef::Text(text) => Cell::Text(text.to_vec()),
+        ValueRef::Blob(blob) => Cell::Blob(blob.to_vec()),
     }
 }
 

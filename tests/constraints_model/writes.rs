@@ -7,14 +7,55 @@ use super::schema::{Holds, Identity, Schema};
 
 #[derive(Debug, Clone)]
 pub enum Write {
-    Insert { verb: &'static str, table: usize, key: usize, values: Vec<usize> },
-    Update { verb: &'static str, table: usize, row: usize, column: usize, value: usize },
-    UpdateAll { verb: &'static str, table: usize, column: usize, value: usize },
-    Rekey { verb: &'static str, table: usize, row: usize, key: usize },
-    Delete { table: usize, row: usize },
-    DeleteAll { table: usize },
-    Swap { table: usize, column: usize, row: usize, other: usize },
+    Insert {
+        verb: &'static str,
+        table: usize,
+        key: usize,
+        values: Vec<usize>,
+    },
+    Update {
+        verb: &'static str,
+        table: usize,
+        row: usize,
+        column: usize,
+        value: usize,
+    },
+    UpdateAll {
+        verb: &'static str,
+        table: usize,
+        column: usize,
+        value: usize,
+    },
+    Rekey {
+        verb: &'static str,
+        table: usize,
+        row: usize,
+        key: usize,
+    },
+    Delete {
+        table: usize,
+        row: usize,
+    },
+    DeleteAll {
+        table: usize,
+    },
+    Swap {
+        table: usize,
+        column: usize,
+        row: usize,
+        other: usize,
+    },
     Pragma(&'static str, bool),
+    /// Another number, or none and the same given again at once, whoever refers to it.
+    Renumber {
+        table: usize,
+        row: usize,
+        to: usize,
+    },
+    Recycle {
+        table: usize,
+        row: usize,
+    },
 }
 
 #[derive(Debug, Clone)]
@@ -26,7 +67,7 @@ pub enum Step {
     Tick(usize, u64),
 }
 
-fn any_write() -> impl Strategy<Value = Write> {
+pub fn any_write() -> impl Strategy<Value = Write> {
     let insert =
         prop::sample::select(vec!["INSERT", "INSERT", "INSERT", "INSERT OR IGNORE", "INSERT OR REPLACE", "REPLACE"]);
     let update = || prop::sample::select(vec!["UPDATE", "UPDATE", "UPDATE", "UPDATE OR REPLACE", "UPDATE OR IGNORE"]);
@@ -45,6 +86,8 @@ fn any_write() -> impl Strategy<Value = Write> {
             .prop_map(|(table, column, row, other)| Write::Swap { table, column, row, other }),
         1 => (prop::sample::select(vec!["foreign_keys", "recursive_triggers"]), any::<bool>())
             .prop_map(|(name, on)| Write::Pragma(name, on)),
+        1 => (table(), row(), 0..9_usize).prop_map(|(table, row, to)| Write::Renumber { table, row, to }),
+        1 => (table(), row()).prop_map(|(table, row)| Write::Recycle { table, row }),
     ]
 }
 
@@ -116,6 +159,11 @@ impl Write {
             Self::DeleteAll { table } => vec![format!("DELETE FROM t{}", table % count)],
             Self::Swap { table, column, row, other } => swap(schema, table % count, *column, *row, *other),
             Self::Pragma(name, on) => vec![format!("PRAGMA {name} = {on}")],
+            Self::Renumber { table, row, to } => {
+                let no = table % count;
+                without_foreign_keys(schema, no, [format!("UPDATE t{no} SET k = {to} WHERE {}", nth(schema, no, *row))])
+            }
+            Self::Recycle { table, row } => recycle(schema, table % count, *row),
         }
     }
 }
@@ -141,6 +189,35 @@ fn swap(schema: &Schema, no: usize, column: usize, row: usize, other: usize) -> 
         format!("UPDATE t{no} SET {name} = {away} WHERE {}", nth(row)),
         format!("UPDATE t{no} SET {name} = (SELECT v FROM temp.swapped) WHERE {}", nth(other)),
     ]
+}
+
+/// What only foreign keys would refuse: rows that lose their parents' numbers to nobody, or to others.
+fn without_foreign_keys(schema: &Schema, no: usize, sql: impl IntoIterator<Item = String>) -> Vec<String> {
+    if !schema.tables[no].identity.is_local() {
+        return vec![];
+    }
+    let switch = |on: bool| [format!("PRAGMA foreign_keys = {on}")];
+    switch(false).into_iter().chain(sql).chain(switch(true)).collect()
+}
+
+fn recycle(schema: &Schema, no: usize, row: usize) -> Vec<String> {
+    let table = &schema.tables[no];
+    let mut names = vec!["k".to_owned()];
+    names.extend((table.identity == Identity::Uuid).then(|| "u".to_owned()));
+    let key = names.len();
+    names.extend(table.named().map(|(name, _)| name));
+    let values = names.iter().enumerate().map(|(n, name)| match (n, key) {
+        (1, 2) => "u || '+'".to_owned(),
+        _ => name.clone(),
+    });
+    let values: Vec<String> = values.collect();
+    let sql = [
+        "DROP TABLE IF EXISTS temp.recycled".to_owned(),
+        format!("CREATE TEMP TABLE recycled AS SELECT * FROM t{no} WHERE {}", nth(schema, no, row)),
+        format!("DELETE FROM t{no} WHERE k IN (SELECT k FROM temp.recycled)"),
+        format!("INSERT INTO t{no} ({}) SELECT {} FROM temp.recycled", names.join(", "), values.join(", ")),
+    ];
+    without_foreign_keys(schema, no, sql)
 }
 
 fn assignments(schema: &Schema, no: usize, column: usize, value: usize) -> Option<String> {

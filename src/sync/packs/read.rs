@@ -10,7 +10,8 @@ use futures::StreamExt;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
-use crate::error::{Error, ErrorKind, Result};
+use crate::blocking::blocking;
+use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::remote::Remote;
 use crate::wire::{BadFile, HEADER_GUESS, MAX_HEADER_BYTES, ObjectName, PackHeader, Records, decode_block};
@@ -101,7 +102,7 @@ impl PackReader {
             self.arriving = Arriving::start(&self.remote, self.name, 0, Some(len as u64), self.budget);
         }
         let bytes = self.arriving.take(len).await?;
-        let header = tokio::task::spawn_blocking(move || PackHeader::decode(&bytes)).await.map_err(stopped)??;
+        let header = blocking(move || Ok(PackHeader::decode(&bytes))).await??;
         self.wanted = (0..header.blocks.len()).collect();
         self.layout = header.layout();
         let header = Arc::new(header);
@@ -133,7 +134,7 @@ impl PackReader {
         let length = usize::try_from(place.end - place.start).map_err(|_| BadFile::WrongLength)?;
         let bytes = self.arriving.take(length).await?;
         let decode = move || decode_block(&header.blocks[block], &header.ids[ids], &bytes);
-        Ok(Some(tokio::task::spawn_blocking(decode).await.map_err(stopped)??))
+        Ok(Some(blocking(move || Ok(decode())).await??))
     }
 
     /// A pack that was asked for whole ends where its header says.
@@ -141,10 +142,6 @@ impl PackReader {
         let read_all = self.ask == Ask::Whole && self.arriving.at == header.pack_len();
         if read_all && !self.arriving.is_at_end().await? { Err(BadFile::WrongLength.into()) } else { Ok(None) }
     }
-}
-
-fn stopped(error: tokio::task::JoinError) -> Error {
-    Error::new(ErrorKind::Interrupted, "reading a pack stopped").caused_by(error)
 }
 
 /// Bytes of an object on their way: a task fetches them, as far ahead as the budget allows.

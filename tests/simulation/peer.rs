@@ -1,0 +1,279 @@
+//! One replica as a process on a machine: its file or memory, its clock, what its user was told is committed, and its death
+//! at a commit or anywhere else.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use rusqlite::Connection;
+use tokio::task::JoinHandle;
+use zvon::{AlterOptions, Remote, Replica, Settings};
+
+use crate::naive::dump;
+use crate::schema::Schema;
+use crate::setup::set_up;
+use crate::wall::Wall;
+use crate::writes::Write;
+
+/// The table into which every commit of a user writes a token of its own: what was acknowledged.
+const TOKENS: &str = "CREATE TABLE acknowledged (id INTEGER PRIMARY KEY, token INTEGER NOT NULL)";
+
+/// How far the extra column of `t0` has come: each replica walks this way at its own time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Plain,
+    Added,
+    Begun,
+    Renamed,
+    Ended,
+}
+
+/// A copy of the file, and what was committed by then.
+#[derive(Debug)]
+struct Backup {
+    path: PathBuf,
+    tokens: BTreeSet<u64>,
+    version: Version,
+}
+
+pub struct Peer {
+    pub replica: Replica,
+    pub wall: Wall,
+    pub remote: Remote,
+    pub version: Version,
+    /// What is in its database by all that its user was told.
+    pub tokens: BTreeSet<u64>,
+    /// What runs; aborted when the process dies.
+    pub work: Vec<JoinHandle<()>>,
+    /// Whether a watch is among it.
+    pub watches: bool,
+    path: Option<PathBuf>,
+    backup: Option<Backup>,
+    seed: u64,
+    grace: Duration,
+    /// Commits until the process dies: none where negative; 0 is dead.
+    fuse: Arc<AtomicI64>,
+}
+
+/// How a peer is made.
+pub struct Making<'m> {
+    pub seed: u64,
+    pub wall: Wall,
+    pub remote: Remote,
+    pub grace: Duration,
+    pub path: Option<PathBuf>,
+    pub schema: &'m Schema,
+    pub rows: &'m [Write],
+    pub loose: bool,
+}
+
+impl Peer {
+    pub async fn new(making: Making<'_>) -> Self {
+        let Making { seed, wall, remote, grace, path, schema, rows, loose } = making;
+        let replica = match &path {
+            Some(path) => Replica::init(path).unwrap(),
+            None => Replica::in_memory().unwrap(),
+        };
+        let mut peer = Self {
+            replica,
+            wall,
+            remote,
+            version: Version::Plain,
+            tokens: BTreeSet::new(),
+            work: Vec::new(),
+            watches: false,
+            path,
+            backup: None,
+            seed,
+            grace,
+            fuse: Arc::new(AtomicI64::new(-1)),
+        };
+        peer.start();
+        set_up(&peer.replica, schema, rows, loose).await;
+        peer.replica.connection().execute_batch(TOKENS).unwrap();
+        peer.replica.track(&["acknowledged"], &zvon::TrackOptions::default()).await.unwrap();
+        peer
+    }
+
+    /// What every process does first: its clock, its randomness, and a commit at which it may die.
+    fn start(&mut self) {
+        self.fuse.store(-1, Ordering::SeqCst);
+        let mut settings = Settings::default();
+        settings.world = self.wall.world(self.seed);
+        settings.compaction_grace = Some(self.grace);
+        self.seed = self.seed.wrapping_add(0x5851_F42D_4C95_7F2D);
+        self.replica = self.replica.clone().with_settings(settings);
+        let mut conn = self.replica.connection();
+        self.wall.install(&conn);
+        // What a crash of the machine would lose is another matter than what a process's death loses.
+        conn.execute_batch("PRAGMA synchronous = OFF; PRAGMA foreign_keys = ON").unwrap();
+        let fuse = Arc::clone(&self.fuse);
+        let dies = move || match fuse.load(Ordering::SeqCst) {
+            left if left < 0 => false,
+            0 => true,
+            _ => fuse.fetch_sub(1, Ordering::SeqCst) == 1,
+        };
+        conn.commit_hook(Some(dies)).unwrap();
+    }
+
+    pub fn is_file(&self) -> bool {
+        self.path.is_some()
+    }
+
+    pub fn is_dead(&self) -> bool {
+        self.fuse.load(Ordering::SeqCst) == 0
+    }
+
+    /// Lets the process die at one of its next commits.
+    pub fn light_fuse(&self, commits: u64) {
+        self.fuse.store(1 + commits as i64, Ordering::SeqCst);
+    }
+
+    /// The process is killed: whatever ran is gone, wherever it was.
+    pub async fn kill(&mut self) {
+        self.watches = false;
+        for work in self.work.drain(..) {
+            work.abort();
+            if let Err(error) = work.await
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
+    }
+
+    /// Kills the process and starts another on the same database.
+    pub async fn restart(&mut self) {
+        self.kill().await;
+        if let Some(path) = &self.path {
+            self.replica = Replica::open(path).unwrap();
+        }
+        self.start();
+    }
+
+    /// A user's commit: acknowledged if it came through.
+    pub fn write(&mut self, token: u64, writes: &[Write], schema: &Schema, at_once: bool) {
+        let conn = self.replica.connection();
+        if at_once {
+            conn.execute_batch("BEGIN IMMEDIATE").unwrap();
+        }
+        for write in writes {
+            for sql in write.statements(schema) {
+                // What the database refuses is refused, a commit of a dying process too.
+                if let Err(error) = conn.execute(&sql, []) {
+                    assert!(self.is_dead() || is_refusal(&error), "{sql}: {error}");
+                }
+                if at_once && conn.is_autocommit() {
+                    // A rollback that the statement brought about.
+                    drop(conn);
+                    return;
+                }
+            }
+        }
+        if self.version == Version::Added || self.version == Version::Ended {
+            let column = if self.version == Version::Added { "extra" } else { "further" };
+            let sql = format!("UPDATE t0 SET {column} = {token} WHERE rowid = (SELECT max(rowid) FROM t0)");
+            // A table WITHOUT ROWID has none.
+            let _ = conn.execute(&sql, []);
+        }
+        let done = conn.execute("INSERT INTO acknowledged (token) VALUES (?1)", [token]);
+        let done = done.and_then(|_| if at_once { conn.execute_batch("COMMIT") } else { Ok(()) });
+        if !conn.is_autocommit() {
+            conn.execute_batch("ROLLBACK").unwrap();
+        }
+        drop(conn);
+        if done.is_ok() {
+            self.tokens.insert(token);
+        }
+    }
+
+    /// Goes one step further with the schema.
+    pub async fn migrate(&mut self) {
+        let plain = |replica: &Replica, sql: &str| replica.connection().execute_batch(sql).is_ok();
+        let next = match self.version {
+            Version::Plain if plain(&self.replica, "ALTER TABLE t0 ADD COLUMN extra INTEGER") => Version::Added,
+            Version::Added if self.replica.alter_begin(&["t0"]).await.is_ok() => Version::Begun,
+            Version::Begun if plain(&self.replica, "ALTER TABLE t0 RENAME COLUMN extra TO further") => Version::Renamed,
+            Version::Renamed if self.replica.alter_end("t0", &AlterOptions::default()).await.is_ok() => Version::Ended,
+            now => now,
+        };
+        self.version = next;
+    }
+
+    /// Copies the file, as a backup program does.
+    pub fn back_up(&mut self) {
+        let Some(path) = &self.path else { return };
+        let copy = path.with_extension("backup");
+        copy_database(&self.replica.connection(), &copy);
+        self.backup = Some(Backup { path: copy, tokens: self.tokens.clone(), version: self.version });
+    }
+
+    /// Puts the copy back, if there is one: what was committed since is gone from here.
+    pub async fn restore(&mut self) -> bool {
+        let (Some(path), Some(backup)) = (self.path.clone(), &self.backup) else { return false };
+        let (copy, tokens, version) = (backup.path.clone(), backup.tokens.clone(), backup.version);
+        self.kill().await;
+        self.replica = Replica::in_memory().unwrap();
+        for suffix in ["", "-wal", "-shm", "-journal"] {
+            let _ = fs::remove_file(with_suffix(&path, suffix));
+        }
+        fs::copy(&copy, &path).unwrap();
+        (self.tokens, self.version) = (tokens, version);
+        self.replica = Replica::open(&path).unwrap();
+        self.start();
+        true
+    }
+
+    /// Another replica that is a copy of this one's file.
+    pub fn copy(&self, seed: u64, wall: Wall, remote: Remote, path: PathBuf) -> Self {
+        copy_database(&self.replica.connection(), &path);
+        let mut copy = Self {
+            replica: Replica::open(&path).unwrap(),
+            wall,
+            remote,
+            version: self.version,
+            tokens: self.tokens.clone(),
+            work: Vec::new(),
+            watches: false,
+            path: Some(path),
+            backup: None,
+            seed,
+            grace: self.grace,
+            fuse: Arc::new(AtomicI64::new(-1)),
+        };
+        copy.start();
+        copy
+    }
+
+    /// Everything that a user can see, for a run's digest and for comparison.
+    pub fn shown(&self, schema: &Schema) -> String {
+        let conn = self.replica.connection();
+        (0..schema.tables.len()).map(|no| format!("t{no} {:?}\n", dump(&conn, schema, no))).collect()
+    }
+
+    /// The tokens that the database has.
+    pub fn tokens_there(&self) -> BTreeSet<u64> {
+        let conn = self.replica.connection();
+        let mut statement = conn.prepare("SELECT token FROM acknowledged").unwrap();
+        statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+    }
+}
+
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    use rusqlite::ErrorCode::{ConstraintViolation, TypeMismatch};
+    matches!(error, rusqlite::Error::SqliteFailure(error, _) if [ConstraintViolation, TypeMismatch].contains(&error.code))
+}
+
+fn copy_database(conn: &Connection, to: &Path) {
+    let _ = fs::remove_file(to);
+    conn.execute("VACUUM INTO ?1", [to.to_str().unwrap()]).unwrap();
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}

@@ -1,0 +1,495 @@
+//! One run: what a seed makes of machines, users, clocks, stores and faults; and what must be true when all that is over.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use proptest::strategy::{Strategy, ValueTree};
+use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
+use zvon::{CompactOptions, ErrorKind, Join, Layout, Remote, SyncOptions, WatchOptions};
+
+use crate::naive::{Naive, hidden};
+use crate::peer::{Making, Peer, Version};
+use crate::rng::{Rng, hash};
+use crate::schema::{Schema, any_schema, name};
+use crate::setup::mend_references;
+use crate::store::{Faults, Stores};
+use crate::wall::{DAY_MS, HOUR_MS, START_MS, Wall};
+use crate::writes::{Write, any_seed, any_write};
+
+const YEAR_MS: u64 = 365 * DAY_MS;
+
+/// What a run did, and a number that stands for all that it left behind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub digest: u64,
+    pub steps: u64,
+    pub syncs: u64,
+    pub failed_syncs: u64,
+    pub compactions: u64,
+    pub watches: u64,
+    pub crashes: u64,
+    pub restores: u64,
+    pub requests: u64,
+    /// Requests that failed, hung, or were answered wrongly; objects lost or torn.
+    pub faults: u64,
+}
+
+impl Outcome {
+    /// Counts another run's; the digest stays that of no single run.
+    pub fn add(&mut self, other: &Self) {
+        self.digest = self.digest.rotate_left(1) ^ other.digest;
+        self.steps += other.steps;
+        self.syncs += other.syncs;
+        self.failed_syncs += other.failed_syncs;
+        self.compactions += other.compactions;
+        self.watches += other.watches;
+        self.crashes += other.crashes;
+        self.restores += other.restores;
+        self.requests += other.requests;
+        self.faults += other.faults;
+    }
+}
+
+#[derive(Debug, Default)]
+struct Counters {
+    syncs: AtomicU64,
+    failed: AtomicU64,
+    compactions: AtomicU64,
+}
+
+/// The world of one run.
+struct Story {
+    rng: Rng,
+    values: TestRunner,
+    schema: Schema,
+    time: Wall,
+    stores: Stores,
+    peers: Vec<Peer>,
+    files: bool,
+    folder: tempfile::TempDir,
+    counters: Arc<Counters>,
+    outcome: Outcome,
+    token: u64,
+    /// Tokens that a successful sync brought to a remote which lost nothing since: they must outlive any replica.
+    safe: BTreeSet<u64>,
+    loud: bool,
+}
+
+/// Plays a seed, on a runtime of its own: one thread, a clock that runs when everybody waits.
+pub fn play(seed: u64, loud: bool) -> Outcome {
+    zvon::work_in_place(true);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    runtime.block_on(async {
+        let mut story = Story::begin(seed, loud).await;
+        story.go_on().await;
+        story.end().await
+    })
+}
+
+fn some<T>(values: &mut TestRunner, strategy: impl Strategy<Value = T>) -> T {
+    strategy.new_tree(values).unwrap().current()
+}
+
+impl Story {
+    async fn begin(seed: u64, loud: bool) -> Self {
+        let mut rng = Rng::new(seed);
+        let bytes: Vec<u8> = (0..4).flat_map(|n| hash(seed, &[&[n]]).to_le_bytes()).collect();
+        let mut values = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
+        let schema = some(&mut values, any_schema());
+        let rows = if schema.is_layered() { some(&mut values, any_seed()) } else { Vec::new() };
+        let (time, count) = (Wall::at(START_MS + YEAR_MS), 2 + rng.index(3));
+        let level = *rng.pick(&[0, 1, 5, 15]);
+        let faults = Faults {
+            fails_before: level,
+            fails_after: level,
+            hangs: level / 4,
+            stale_listing: level * 2,
+            bad_bytes: level,
+        };
+        let stores = Stores::new(rng.next(), &time, rng.percent(40).then_some(6), faults);
+        let files = rng.percent(60);
+        let mut story = Self {
+            values,
+            schema,
+            time,
+            stores,
+            peers: Vec::new(),
+            files,
+            folder: tempfile::tempdir().unwrap(),
+            counters: Arc::default(),
+            outcome: Outcome::default(),
+            token: 0,
+            safe: BTreeSet::new(),
+            loud,
+            rng,
+        };
+        let wrong = story.rng.percent(50);
+        for n in 0..count {
+            let skew = if wrong { story.skew() } else { story.rng.below(2_000) as i64 };
+            let making = Making {
+                seed: story.rng.next(),
+                wall: Wall::at(story.time.now_ms().saturating_add_signed(skew)),
+                remote: story.remote(n),
+                grace: Duration::from_millis(*story.rng.pick(&[0, 1_000, HOUR_MS])),
+                path: files.then(|| story.path(n)),
+                schema: &story.schema,
+                rows: &rows,
+                loose: false,
+            };
+            story.say(|| format!("replica {n}: {skew} ms ahead"));
+            let peer = Peer::new(making).await;
+            story.peers.push(peer);
+        }
+        if loud {
+            let modes: Vec<_> = story.schema.tables.iter().map(|table| (table.identity, table.enforce)).collect();
+            println!("{}\n{modes:?}\n{faults:?}, folders: {}", story.schema.sql(false), story.stores.are_folders());
+            rows.iter().for_each(|write| println!("before: {}", write.statements(&story.schema).join("; ")));
+        }
+        story
+    }
+
+    fn say(&self, what: impl FnOnce() -> String) {
+        if self.loud {
+            println!("{} {}", self.time.now_ms(), what());
+        }
+    }
+
+    fn path(&self, n: usize) -> PathBuf {
+        self.folder.path().join(format!("replica{n}.db"))
+    }
+
+    fn remote(&self, n: usize) -> Remote {
+        let url = if self.stores.are_folders() { format!("memory://folder/{n}") } else { "memory://store".to_owned() };
+        Remote::from_store(&url, Arc::new(self.stores.view(n)), "").unwrap()
+    }
+
+    /// How wrong a clock is: a little, a day, a year, in either direction.
+    fn skew(&mut self) -> i64 {
+        let most = *self.rng.pick(&[1_000, HOUR_MS, 2 * DAY_MS, YEAR_MS]);
+        self.rng.below(2 * most) as i64 - most as i64
+    }
+
+    /// Time passes, for everybody alike; what waits for it goes on. A watch looks ten times a second: not for days.
+    async fn wait(&mut self, ms: u64) {
+        let ms = if self.peers.iter().any(|peer| peer.watches) { ms.min(60_000) } else { ms };
+        self.time.advance(ms);
+        self.peers.iter().for_each(|peer| peer.wall.advance(ms));
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+
+    async fn go_on(&mut self) {
+        for _ in 0..10 + self.rng.below(50) {
+            self.outcome.steps += 1;
+            let n = self.rng.index(self.peers.len());
+            if self.peers[n].is_dead() {
+                self.say(|| format!("{n}: died at a commit"));
+                self.crash(n).await;
+            }
+            self.step(n).await;
+            let ms = *self.rng.pick(&[0, 1, 10, 50, 300]);
+            self.wait(ms).await;
+        }
+    }
+
+    async fn step(&mut self, n: usize) {
+        match self.rng.below(100) {
+            0..40 => self.write(n),
+            40..60 => self.sync(n),
+            60..66 => self.compact(n),
+            66..68 => self.watch(n),
+            68..74 => {
+                let ms = *self.rng.pick(&[1_000, 60_000, HOUR_MS, DAY_MS]);
+                let ms = self.rng.below(ms);
+                self.say(|| format!("{ms} ms pass"));
+                self.wait(ms).await;
+            }
+            74..77 => {
+                let skew = self.skew();
+                self.say(|| format!("{n}: clock set {skew} ms from the truth"));
+                self.peers[n].wall.set(self.time.now_ms().saturating_add_signed(skew));
+            }
+            77..82 => {
+                let commits = self.rng.below(6);
+                self.say(|| format!("{n}: will die at a commit, {commits} from now"));
+                self.peers[n].light_fuse(commits);
+            }
+            82..86 => {
+                self.say(|| format!("{n}: killed"));
+                self.crash(n).await;
+            }
+            86..88 => self.peers[n].back_up(),
+            88..90 => self.restore(n).await,
+            90 => self.copy(n),
+            91..94 => {
+                self.peers[n].migrate().await;
+                self.say(|| format!("{n}: schema is {:?} now", self.peers[n].version));
+            }
+            94 => {
+                self.say(|| "the store loses objects".to_owned());
+                self.safe.clear();
+                self.stores.lose(&mut self.rng).await;
+            }
+            95 => self.look(n).await,
+            _ => {
+                self.say(|| "files are carried".to_owned());
+                self.stores.carry(&mut self.rng, false).await;
+            }
+        }
+    }
+
+    fn write(&mut self, n: usize) {
+        let count = 1 + self.rng.index(3);
+        let writes: Vec<Write> = (0..count).map(|_| some(&mut self.values, any_write())).collect();
+        let at_once = self.rng.percent(50);
+        self.token += 1;
+        self.peers[n].write(self.token, &writes, &self.schema, at_once);
+        let done = self.peers[n].tokens.contains(&self.token);
+        self.say(|| {
+            let sql: Vec<String> = writes.iter().flat_map(|write| write.statements(&self.schema)).collect();
+            format!("{n}: token {} committed {done}, at once {at_once}: {}", self.token, sql.join("; "))
+        });
+    }
+
+    fn options(&mut self) -> SyncOptions {
+        let mut options = SyncOptions::default();
+        options.join = Some(Join::Same);
+        options.full = self.rng.percent(10);
+        options.layout = self.rng.percent(3).then(|| *self.rng.pick(&[Layout::Files, Layout::Packs]));
+        options
+    }
+
+    /// A sync begins, beside whatever else this or other processes do.
+    fn sync(&mut self, n: usize) {
+        self.say(|| format!("{n}: sync"));
+        let (options, counters, loud) = (self.options(), Arc::clone(&self.counters), self.loud);
+        let peer = &mut self.peers[n];
+        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        peer.work.push(tokio::spawn(async move {
+            let outcome = replica.sync(&remote, &options).await;
+            if loud {
+                println!("    {n}: sync ended: {:?}", outcome.as_ref().map(|r| (r.pulled, r.merged, r.pushed)));
+            }
+            counters.syncs.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = outcome {
+                counters.failed.fetch_add(1, Ordering::Relaxed);
+                assert_ne!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+            }
+        }));
+    }
+
+    fn compact(&mut self, n: usize) {
+        self.say(|| format!("{n}: compact"));
+        let (counters, loud) = (Arc::clone(&self.counters), self.loud);
+        let mut options = CompactOptions::default();
+        options.only_if_due = self.rng.percent(20);
+        let peer = &mut self.peers[n];
+        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        peer.work.push(tokio::spawn(async move {
+            let outcome = replica.compact(&remote, &options).await;
+            if loud {
+                println!(
+                    "    {n}: compaction ended: {:?}",
+                    outcome.as_ref().map(|r| (r.changes, r.removed_files, r.removed_packs))
+                );
+            }
+            counters.compactions.fetch_add(1, Ordering::Relaxed);
+            if let Err(error) = outcome {
+                assert_ne!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+            }
+        }));
+    }
+
+    /// A watch, for as long as the process lives; a file's would listen to the system's clock and threads.
+    fn watch(&mut self, n: usize) {
+        if self.peers[n].is_file() {
+            return self.sync(n);
+        }
+        self.say(|| format!("{n}: watch"));
+        self.outcome.watches += 1;
+        let peer = &mut self.peers[n];
+        peer.watches = true;
+        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        peer.work.push(tokio::spawn(async move {
+            let never = std::future::pending();
+            if let Err(error) = replica.watch(&remote, &WatchOptions::default(), never, |_| ()).await {
+                assert_ne!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+            }
+        }));
+    }
+
+    async fn crash(&mut self, n: usize) {
+        self.outcome.crashes += 1;
+        self.peers[n].restart().await;
+        self.check_commits(n);
+    }
+
+    /// What a user was told is committed is there.
+    fn check_commits(&self, n: usize) {
+        let there = self.peers[n].tokens_there();
+        let lost: Vec<&u64> = self.peers[n].tokens.difference(&there).collect();
+        assert!(lost.is_empty(), "replica {n} lost the commits {lost:?}");
+    }
+
+    async fn restore(&mut self, n: usize) {
+        let before = self.peers[n].tokens_there();
+        if !self.peers[n].restore().await {
+            return;
+        }
+        self.say(|| format!("{n}: a backup is put back"));
+        self.outcome.restores += 1;
+        // What only this file had is gone for good.
+        let kept: BTreeSet<u64> = self.peers.iter().flat_map(Peer::tokens_there).collect();
+        let gone: BTreeSet<u64> = before.difference(&kept).copied().collect();
+        self.say(|| format!("    gone with it: {:?}", gone.difference(&self.safe)));
+    }
+
+    fn copy(&mut self, n: usize) {
+        if !self.files || self.peers.len() >= 6 {
+            return;
+        }
+        let no = self.peers.len();
+        self.say(|| format!("{n}: its file is copied, as replica {no}"));
+        let (seed, wall) = (self.rng.next(), Wall::at(self.peers[n].wall.now_ms()));
+        let copy = self.peers[n].copy(seed, wall, self.remote(no), self.path(no));
+        self.peers.push(copy);
+    }
+
+    /// Commands that only look, and what they must find at any time.
+    async fn look(&mut self, n: usize) {
+        let peer = &self.peers[n];
+        if let Ok(report) = peer.replica.verify().await {
+            assert_eq!(report.problems, [] as [&str; 0], "replica {n}, in the middle");
+        }
+        let _ = peer.replica.status().await;
+        let _ = peer.replica.log(None, None, 5).await;
+        self.check_commits(n);
+    }
+
+    /// Faults stop, clocks are right, time passes all ids: everybody has and shows the same.
+    async fn end(mut self) -> Outcome {
+        self.stores.stop_faults();
+        for n in 0..self.peers.len() {
+            self.crash(n).await;
+        }
+        let latest = self.peers.iter().map(|peer| peer.wall.now_ms()).max().unwrap().max(self.time.now_ms());
+        let ahead = latest.max(self.greatest_id_ms()) + 3 * DAY_MS;
+        self.wait(ahead - self.time.now_ms()).await;
+        self.peers.iter().for_each(|peer| peer.wall.set(self.time.now_ms()));
+        self.say(|| "faults are over".to_owned());
+        for peer in &mut self.peers {
+            while peer.version != Version::Ended {
+                let before = peer.version;
+                peer.migrate().await;
+                assert!(peer.version > before, "the schema does not get on from {before:?}");
+            }
+        }
+        self.come_to_rest().await;
+        for peer in &self.peers {
+            mend_references(&peer.replica.connection(), &self.schema);
+        }
+        self.come_to_rest().await;
+        self.check_end().await;
+        let counters = &self.counters;
+        self.outcome.syncs += counters.syncs.load(Ordering::Relaxed);
+        self.outcome.failed_syncs = counters.failed.load(Ordering::Relaxed);
+        self.outcome.compactions = counters.compactions.load(Ordering::Relaxed);
+        self.outcome.requests = self.stores.requests();
+        self.outcome.faults = self.stores.injected().total();
+        self.outcome.digest = self.digest().await;
+        self.outcome
+    }
+
+    fn greatest_id_ms(&self) -> u64 {
+        let of = |peer: &Peer| -> u64 {
+            let conn = peer.replica.connection();
+            let id: Option<String> = conn.query_row("SELECT max(id) FROM ZV_CHANGE", [], |row| row.get(0)).unwrap();
+            id.map_or(0, |id| u64::from_str_radix(&id.replace('-', "")[..12], 16).unwrap())
+        };
+        self.peers.iter().map(of).max().unwrap_or(0)
+    }
+
+    /// Syncs and carries until a whole round moved nothing.
+    async fn come_to_rest(&mut self) {
+        let mut options = SyncOptions::default();
+        options.join = Some(Join::Same);
+        for round in 0..20 {
+            let mut moved = 0;
+            self.stores.carry(&mut self.rng, true).await;
+            for n in 0..self.peers.len() {
+                options.full = round == 1;
+                let peer = &self.peers[n];
+                let report = peer.replica.sync(&peer.remote, &options).await;
+                let report = report.unwrap_or_else(|error| panic!("replica {n} does not sync any more: {error:?}"));
+                moved += report.pulled + report.pushed + report.merged + report.waiting + report.redated;
+                self.say(|| format!("{n}: pulled {}, pushed {}", report.pulled, report.pushed));
+                self.outcome.syncs += 1;
+            }
+            self.wait(HOUR_MS).await;
+            if moved == 0 && round > 2 {
+                return;
+            }
+        }
+        panic!("the replicas do not come to rest");
+    }
+
+    async fn check_end(&self) {
+        let union: BTreeSet<u64> = self.peers.iter().flat_map(|peer| peer.tokens.iter().copied()).collect();
+        let shown = self.peers[0].shown(&self.schema);
+        let tokens = self.peers[0].tokens_there();
+        for (n, peer) in self.peers.iter().enumerate() {
+            self.check_commits(n);
+            assert_eq!(peer.tokens_there(), tokens, "tokens of replica {n}");
+            assert!(union.is_subset(&tokens), "lost: {:?}", union.difference(&tokens).collect::<Vec<_>>());
+            assert_eq!(peer.shown(&self.schema), shown, "replica {n}");
+            let status = peer.replica.status().await.unwrap();
+            assert_eq!((status.journal, status.unmerged, status.unknown), (0, 0, 0), "replica {n}: {status:?}");
+            self.check_model(n).await;
+            if self.loud {
+                let conn = peer.replica.connection();
+                let sql = "SELECT c.id, c.entity_id, c.author_id, c.merged, f.field_name, f.field_value FROM ZV_CHANGE AS c JOIN ZV_CHANGE_FIELD AS f \
+                           ON f.change_id = c.id WHERE c.entity_type = 't0' ORDER BY 2, 1";
+                println!("log of t0 at replica {n}:\n{}", crate::common::rows(&conn, sql).join("\n"));
+                println!("t0 of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM t0"));
+            }
+            let problems = peer.replica.verify_remote(&peer.remote).await.unwrap().problems;
+            assert_eq!(problems, [] as [&str; 0], "replica {n}");
+            let conn = peer.replica.connection();
+            let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
+            assert_eq!(sound, "ok", "replica {n}");
+        }
+        assert!(self.safe.is_subset(&tokens));
+    }
+
+    async fn check_model(&self, n: usize) {
+        let peer = &self.peers[n];
+        let naive = Naive::fold(&peer.replica.connection(), &self.schema);
+        for no in 0..self.schema.tables.len() {
+            let there = crate::naive::dump(&peer.replica.connection(), &self.schema, no);
+            assert_eq!(there, naive.shown(no), "{} of replica {n}; out by the model: {:?}", name(no), naive.out);
+        }
+        let held = peer.replica.held().await.unwrap();
+        let held: BTreeSet<String> = held.rows.iter().map(|held| format!("{}/{}", held.table, held.row)).collect();
+        assert_eq!(held, hidden(&naive), "held by replica {n}");
+    }
+
+    /// A number that stands for every replica's log and tables and every object.
+    async fn digest(&self) -> u64 {
+        let mut digest = 0;
+        for peer in &self.peers {
+            let conn = peer.replica.connection();
+            let sql = "SELECT id || author_id || entity_type || entity_id FROM ZV_CHANGE ORDER BY id";
+            let mut statement = conn.prepare(sql).unwrap();
+            let lines: Vec<String> = statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+            drop(statement);
+            drop(conn);
+            digest = hash(digest, &[lines.concat().as_bytes(), peer.shown(&self.schema).as_bytes()]);
+        }
+        for (name, bytes) in self.stores.objects().await {
+            digest = hash(digest, &[name.as_bytes(), &bytes]);
+        }
+        digest
+    }
+}
