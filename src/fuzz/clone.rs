@@ -53,7 +53,7 @@ pub fn clone_ddl(data: &[u8]) {
             let new: BTreeSet<_> = after.difference(&before).cloned().collect();
             assert_eq!(before.difference(&after).next(), None);
             check_created(&definitions, &new);
-            write(&replica, &definitions[0].table, dice);
+            write(&replica, &definitions[0], dice);
         }
     }
 }
@@ -107,7 +107,8 @@ fn check_created(definitions: &[TableDefinition], new: &BTreeSet<[String; 4]>) {
 }
 
 /// Writes to a table that was accepted: whatever it refuses, the log says what it holds.
-fn write(replica: &Replica, table: &str, dice: &[u8]) {
+fn write(replica: &Replica, definition: &TableDefinition, dice: &[u8]) {
+    let table = &definition.table;
     let Ok(Some(shape)) = read_table(&replica.connection(), table) else { return };
     let columns: Vec<String> = shape.columns.into_iter().map(|column| column.name).collect();
     let mut dice = Dice::new(dice);
@@ -121,5 +122,5 @@ fn write(replica: &Replica, table: &str, dice: &[u8]) {
     if !replica.connection().is_autocommit() {
         let _ = replica.connection().execute_batch("ROLLBACK");
     }
-    verified(replica);
+    verified(replica, &definition.statements);
 }
