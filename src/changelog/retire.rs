@@ -8,9 +8,9 @@ use rusqlite::Connection;
 use super::conflicts::id_from;
 use super::redate::rename_all;
 use super::{IdText, Log, lower, read_fields, read_head};
-use crate::db::{Metadata, get_metadata, same_name, set_metadata};
+use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::Result;
-use crate::model::{ChangeId, Clock, DELETED_FIELD};
+use crate::model::{ChangeId, Clock};
 use crate::world::World;
 
 /// How many entities are cached before they are written back.
@@ -73,7 +73,8 @@ impl Retired<'_> {
         if backfills.is_empty() {
             return Ok(());
         }
-        let written = Written::read(conn, pulled)?;
+        // A delete is newer than any backfill: what the row was stays known, should somebody bring it back.
+        let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
         for backfill in backfills {
             match retire(log, (table_no, &head.entity_id), backfill, &written)? {
                 Left::All => {}
@@ -97,28 +98,6 @@ fn rename_cut(conn: &Connection, world: &World, made: u64, cut: BTreeSet<ChangeI
     set_metadata(conn, Metadata::Backfilled, made + cut.len() as u64)
 }
 
-/// What a pulled change says of a row.
-struct Written {
-    /// Its columns, in lower case.
-    columns: Vec<String>,
-    /// It deletes the row, and so says something of every column.
-    deletes: bool,
-}
-
-impl Written {
-    fn read(conn: &Connection, id: ChangeId) -> Result<Self> {
-        let fields = read_fields(conn, id)?;
-        Ok(Self {
-            columns: fields.iter().map(|field| lower(&field.name)).collect(),
-            deletes: fields.iter().any(|field| same_name(&field.name, DELETED_FIELD) && field.value.says_deleted()),
-        })
-    }
-
-    fn says_of(&self, column: &str) -> bool {
-        self.deletes || self.columns.iter().any(|name| name == column)
-    }
-}
-
 /// How much of a backfill is left.
 enum Left {
     All,
@@ -127,12 +106,12 @@ enum Left {
 }
 
 /// Takes back what a backfill says of the columns that were written.
-fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &Written) -> Result<Left> {
+fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<Left> {
     let conn = log.conn;
     let (mut left, mut taken) = (0, 0);
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
-        if !written.says_of(&name) {
+        if !written.contains(&name) {
             left += 1;
             continue;
         }

@@ -7,6 +7,7 @@ mod conflicts;
 mod demo;
 mod held;
 mod init;
+mod key;
 mod log;
 mod status;
 mod sync;
@@ -54,6 +55,8 @@ pub enum Command {
     Held,
     /// Check that the tables, and the remote, hold what the log says.
     Verify(verify::Args),
+    /// Make, show and change the keys of an encrypted remote.
+    Key(key::Args),
     /// See two replicas sync through a folder, in files to play with.
     Demo(demo::Args),
 }
@@ -68,7 +71,7 @@ impl Command {
 /// Runs a command.
 pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure> {
     match command {
-        Command::Init(args) => init::run(args, context),
+        Command::Init(args) => init::run(args, context).await,
         Command::Track(args) => track::run(args, context).await,
         Command::Untrack(args) => untrack::run(args, context).await,
         Command::Alter(args) => alter::run(args, context).await,
@@ -81,6 +84,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Conflicts(args) => conflicts::run(args, context).await,
         Command::Held => held::run(context).await,
         Command::Verify(args) => verify::run(args, context).await,
+        Command::Key(args) => key::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
     }
 }
