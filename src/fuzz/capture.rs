@@ -78,7 +78,7 @@ struct Twins {
 impl Twins {
     /// Nothing where SQLite does not accept the table, or it is refused for what it is.
     fn make(dice: &mut Dice<'_>, odd: &Odd) -> Option<Self> {
-        let plain = open_database(Path::new(":memory:"), true).expect("memory is a database");
+        let plain = open_database(Path::new(":memory:"), true, None).expect("memory is a database");
         create(&plain, odd)?;
         let tracked = tracked(odd)?;
         let pragmas = format!(

@@ -12,6 +12,7 @@ pub use clone::clone_ddl;
 pub use wire::{change_file, control_object, entity_id, pack, schema_object};
 
 pub use crate::remote::fuzz::remote_url;
+pub use crate::seal::fuzz::sealed;
 
 #[cfg(test)]
 mod tests {
@@ -58,6 +59,11 @@ mod tests {
     #[test]
     fn kept_entity_ids() {
         replay("entity_id", super::entity_id);
+    }
+
+    #[test]
+    fn kept_sealed_objects() {
+        replay("sealed", super::sealed);
     }
 
     #[test]
