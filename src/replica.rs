@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
 use crate::changelog::Log;
 use crate::db::{
-    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, open_database, open_replica,
-    same_name, set_metadata, table_names,
+    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_database,
+    open_replica, same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
@@ -104,7 +104,8 @@ impl Replica {
     }
 
     fn init_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
-        let is_new = !path.exists();
+        // An empty file is a database that nobody has written to yet.
+        let is_new = path.metadata().map_or(true, |file| file.len() == 0);
         let mut conn = open_database(path, true, key)?;
         if is_new {
             // A reader never blocks a writer in this mode (<https://sqlite.org/wal.html>); an existing file keeps its own.
@@ -406,7 +407,8 @@ impl Replica {
         on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
     ) -> Result<(Self, SyncReport)> {
         let wanted = remote.url().to_owned();
-        if path.exists() {
+        let is_there = path.exists() && !is_blank(&open_database(path, false, key)?)?;
+        if is_there {
             let standing = open_replica(path, key)?;
             if get_metadata::<String>(&standing, Metadata::Remote)? != Some(wanted) {
                 let message = format!("{}: the file exists and is no clone of {}", path.display(), remote.url());

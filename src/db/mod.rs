@@ -16,7 +16,7 @@ pub(crate) use default::{constant_default, constant_expression};
 pub(crate) use index_sql::IndexSql;
 pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
-pub(crate) use open::{create_replica, encrypt_database, immediate, open_database, open_replica};
+pub(crate) use open::{create_replica, encrypt_database, immediate, is_blank, open_database, open_replica};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
     Affinity, Column, ForeignKey, Part, Table, TableKind, Unique, condition, read_table, same_name, table_names,

@@ -96,6 +96,21 @@ pub(crate) fn is_replica(conn: &Connection) -> Result<bool> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Whether a database holds nothing of anybody's: an empty file, or a replica without tables, history and remote, as a
+/// clone leaves that was cut off at its very beginning.
+pub(crate) fn is_blank(conn: &Connection) -> Result<bool> {
+    let others = "SELECT EXISTS (SELECT 1 FROM sqlite_schema \
+                  WHERE name NOT LIKE 'ZV\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\')";
+    if conn.query_row(others, [], |row| row.get(0))? {
+        return Ok(false);
+    }
+    if !is_replica(conn)? {
+        return Ok(true);
+    }
+    let has_history: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_CHANGE)", [], |row| row.get(0))?;
+    Ok(!has_history && get_metadata::<String>(conn, Metadata::Remote)?.is_none())
+}
+
 /// Makes our tables, with a new author id, or renews those of an older version.
 pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> {
     if is_replica(conn)? {

@@ -87,9 +87,9 @@ impl Context {
     }
 
     /// The remote named on the command line, in its own place or by the flag.
-    pub fn named_remote(&self, named: Option<&str>) -> Result<Option<Remote>, Failure> {
+    pub fn named_remote(&self, place: &Place, named: Option<&str>) -> Result<Option<Remote>, Failure> {
         let flag = self.global.remote.as_deref();
-        same("remote", named, flag, str::to_owned)?.map(|url| self.remote_at(url)).transpose()
+        same("remote", named, flag, str::to_owned)?.map(|url| self.remote_at(place, url)).transpose()
     }
 
     /// The key of the database file, if one was given.
@@ -137,14 +137,14 @@ impl Context {
     pub fn remote(&self, place: &Place, replica: &Replica, named: Option<&str>) -> Result<Remote, Failure> {
         // `verify --remote` without a URL only asks for the remote that is set otherwise.
         let named_at_all = named.or(self.global.remote.as_deref()).is_some_and(|url| !url.is_empty());
-        if named_at_all && let Some(remote) = self.named_remote(named)? {
+        if named_at_all && let Some(remote) = self.named_remote(place, named)? {
             return Ok(remote);
         }
         if let Some(url) = self.environment.remote.as_deref().or(place.config.remote.as_deref()) {
-            return self.remote_at(url);
+            return self.remote_at(place, url);
         }
         match replica.default_remote()? {
-            Some(url) => self.remote_at(&url),
+            Some(url) => self.remote_at(place, &url),
             None => Err(Failure::usage(
                 "no remote is named: use --remote URL, set ZVON_REMOTE, write remote = \"URL\" into zvon.toml, \
                  or save one with `zvon init DB --remote URL`",
@@ -155,8 +155,8 @@ impl Context {
 
 impl Context {
     /// A remote, with the credentials and the secret that were given.
-    fn remote_at(&self, url: &str) -> Result<Remote, Failure> {
-        let remote = remote(url)?;
+    fn remote_at(&self, place: &Place, url: &str) -> Result<Remote, Failure> {
+        let remote = remote(url, &place.config)?;
         Ok(match self.secret()? {
             Some(secret) => remote.with_secret(secret),
             None => remote,
@@ -191,15 +191,15 @@ fn place(database: PathBuf, here: Config) -> Result<Place, Failure> {
     Ok(Place { database, config: beside.or(here) })
 }
 
-/// A place, with the credentials that the environment holds.
-fn remote(url: &str) -> Result<Remote, Failure> {
+/// A place, with the credentials that the environment holds and the patience that was set.
+fn remote(url: &str, config: &Config) -> Result<Remote, Failure> {
     if url.is_empty() {
         return Err(Failure::usage("the remote's URL is empty"));
     }
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let url = config::from_folder(url, Path::new(""));
-    Ok(Remote::from_url(&url, &RemoteOptions::from_vars(variables))?)
+    Ok(Remote::from_url(&url, &config.patience(RemoteOptions::from_vars(variables)))?)
 }
 
 /// What is named once, or twice alike.

@@ -32,7 +32,7 @@ struct Cloned<'a> {
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let place = context.place(args.database.as_deref())?;
-    let remote = context.named_remote(Some(&args.url))?.expect("a remote that is named is there");
+    let remote = context.named_remote(&place, Some(&args.url))?.expect("a remote that is named is there");
     let url = remote.url().to_owned();
     let (path, settings) = (&place.database, place.config.settings());
     let key = &context.database_key()?;

@@ -37,7 +37,7 @@ struct Initialised {
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let place = context.place(args.database.as_deref())?;
     // A wrong URL is told before anything is made.
-    let remote = context.named_remote(None)?;
+    let remote = context.named_remote(&place, None)?;
     recipients(&args.recipients)?;
     let replica = match context.database_key()? {
         Some(key) => Replica::init_encrypted(&place.database, &key)?,
