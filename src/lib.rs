@@ -7,6 +7,9 @@ mod capture;
 mod changelog;
 mod db;
 mod error;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod guard;
 mod history;
 mod merge;

@@ -383,3 +383,36 @@ async fn virtual_tables_are_refused_by_name() {
     let tracked = replica.track_all(&TrackOptions::default()).await.unwrap();
     assert_eq!(tracked.iter().map(|report| report.table.as_str()).collect::<Vec<_>>(), ["note"]);
 }
+
+/// The name was not found in the index's text, and the trigger that watches it had no condition.
+#[tokio::test]
+async fn a_unique_expression_of_a_column_with_a_quote_in_its_name() {
+    let schema = r#"CREATE TABLE t (id TEXT PRIMARY KEY, "a""b" TEXT, [c""d] TEXT);
+        CREATE UNIQUE INDEX i ON t (lower("a""b")); CREATE UNIQUE INDEX j ON t (upper(`c""d`))"#;
+    let (a, b, remote) = two(schema).await;
+    run(&a, "INSERT INTO t VALUES ('1', 'x', 'p'), ('2', 'y', 'q'), ('3', 'z', 'r')");
+    run(
+        &a,
+        r#"UPDATE OR REPLACE t SET "a""b" = 'X' WHERE id = '2'; UPDATE OR REPLACE t SET [c""d] = 'R' WHERE id = '2'"#,
+    );
+    assert_eq!(alike(&a, &b, &remote, "SELECT * FROM t").await, ["'2'|'X'|'R'"]);
+}
+
+/// No update changes what such an index holds, so no trigger watches for it.
+#[tokio::test]
+async fn a_unique_index_on_a_constant() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, a); CREATE UNIQUE INDEX i ON t (coalesce(1, 2))";
+    let (a, b, remote) = two(schema).await;
+    run(&a, "INSERT INTO t VALUES ('1', 'x'); REPLACE INTO t VALUES ('2', 'y'); UPDATE t SET a = 'z', id = '3'");
+    assert_eq!(alike(&a, &b, &remote, "SELECT * FROM t").await, ["'3'|'z'"]);
+}
+
+/// Each foreign key was followed from each other one, and that from each step to the next.
+#[tokio::test]
+async fn references_in_circles_are_followed_once() {
+    let keys = "FOREIGN KEY (a) REFERENCES t (b), FOREIGN KEY (b) REFERENCES t (a), ".repeat(20);
+    let schema = format!("CREATE TABLE t (id TEXT PRIMARY KEY, a UNIQUE, b UNIQUE, {keys} CHECK (1))");
+    let (a, b, remote) = two(&schema).await;
+    run(&a, "INSERT INTO t VALUES ('1', 1, 1)");
+    assert_eq!(alike(&a, &b, &remote, "SELECT * FROM t").await, ["'1'|1|1"]);
+}

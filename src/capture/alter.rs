@@ -113,7 +113,7 @@ fn columns_of(sql: &str) -> Vec<String> {
     let after = Tokens::new(sql).skip_while(|token| !is(token, "of")).skip(1);
     let names = after.take_while(|token| !is(token, "on")).filter_map(|token| match token {
         Token::Word(name) => Some(name.to_owned()),
-        Token::Quoted(name) => Some(name.replace("\"\"", "\"")),
+        Token::Quoted(name) => Some(name.into_owned()),
         _ => None,
     });
     names.collect()

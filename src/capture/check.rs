@@ -60,6 +60,10 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
         Wanted::Generated if table.key_is_rowid => generated(&table),
         Wanted::Usual | Wanted::PrimaryKey | Wanted::Generated => identity_by_primary_key(&table)?,
     };
+    // Where the log keeps the name of a local key, an empty one says that there is none.
+    if identity.local.as_deref() == Some("") {
+        return Err(refusal(name, "has an integer key without a name; rename the column"));
+    }
     check_statements(conn, &table)?;
     Ok((table, identity))
 }
@@ -224,6 +228,7 @@ mod tests {
             ("CREATE TABLE t (id REAL PRIMARY KEY)", "REAL"),
             ("CREATE TABLE t (id TEXT COLLATE NOCASE PRIMARY KEY)", "NOCASE"),
             ("CREATE TABLE t (id TEXT PRIMARY KEY, ZV_deleted)", "zv_deleted"),
+            ("CREATE TABLE t (\"\" INTEGER PRIMARY KEY)", "an integer key without a name"),
         ] {
             let message = check(sql, &Wanted::Usual).unwrap_err().to_string();
             assert!(message.contains(why), "{sql}: {message}");

@@ -11,8 +11,8 @@ pub(crate) struct Catalog {
     tables: Vec<(Tracked, Table)>,
 }
 
-/// How far references are followed from table to table; SQLite's own foreign keys are never nested deeper by hand.
-const DEPTH: usize = 32;
+/// How many columns are followed from table to table; nobody's hand nests foreign keys so far.
+const MOST: usize = 256;
 
 impl Catalog {
     pub(crate) fn load(conn: &Connection) -> Result<Self> {
@@ -28,11 +28,18 @@ impl Catalog {
     /// The table whose local integer key a column holds: by a foreign key of its own, or by one to a column that holds such
     /// a key itself.
     pub(crate) fn target(&self, table: &Table, column: &str) -> Option<u32> {
-        self.follow(table, column, DEPTH)
+        self.follow(table, column, &mut Vec::new())
     }
 
-    fn follow(&self, table: &Table, column: &str, depth: usize) -> Option<u32> {
-        let depth = depth.checked_sub(1)?;
+    /// Looks at each column once, as references may go in circles and meet again.
+    fn follow<'a>(&'a self, table: &'a Table, column: &str, seen: &mut Vec<(&'a str, String)>) -> Option<u32> {
+        let is_seen = |(table_seen, column_seen): &(&str, String)| {
+            same_name(table_seen, &table.name) && same_name(column_seen, column)
+        };
+        if seen.len() == MOST || seen.iter().any(is_seen) {
+            return None;
+        }
+        seen.push((&table.name, column.to_owned()));
         table.foreign_keys.iter().find_map(|key| {
             let at = key.columns.iter().position(|name| same_name(name, column))?;
             let (tracked, parent) = self.tables.iter().find(|(_, shape)| same_name(&shape.name, &key.parent))?;
@@ -41,7 +48,7 @@ impl Catalog {
                 None => parent.columns[*parent.key.get(at)?].name.as_str(),
             };
             let is_local = tracked.source.local.as_deref().is_some_and(|local| same_name(local, referred));
-            if is_local { Some(tracked.table_no()) } else { self.follow(parent, referred, depth) }
+            if is_local { Some(tracked.table_no()) } else { self.follow(parent, referred, seen) }
         })
     }
 }

@@ -67,7 +67,11 @@ impl<'a> Capture<'a> {
         if !uniques.is_empty() {
             let body = self.record_candidates(&uniques);
             triggers.push(self.trigger("replace", "BEFORE INSERT", "", &body));
-            triggers.push(self.trigger("displace", "BEFORE UPDATE", &self.unique_changed(), &body));
+            let changed = self.unique_changed();
+            // No update changes what an index on a constant holds.
+            if !changed.is_empty() {
+                triggers.push(self.trigger("displace", "BEFORE UPDATE", &changed, &body));
+            }
         }
         triggers
     }

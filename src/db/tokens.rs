@@ -1,11 +1,13 @@
 //! SQL as a row of tokens, cut where SQLite's own tokenizer cuts it. Judges nothing, runs nothing.
 
+use std::borrow::Cow;
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
     /// A keyword or a bare name.
     Word(&'a str),
-    /// A name in quotes, without them.
-    Quoted(&'a str),
+    /// A name in quotes, without them, and each quote in it once.
+    Quoted(Cow<'a, str>),
     Number(&'a str),
     Open,
     Close,
@@ -15,10 +17,11 @@ pub(crate) enum Token<'a> {
 }
 
 impl Token<'_> {
-    /// A name as SQLite looks a function up: quoted or not, in any case. (A doubled quote is in the name of none.)
+    /// A name as SQLite looks it up: quoted or not, in any case.
     pub(crate) fn name(&self) -> Option<String> {
         match self {
-            Token::Word(name) | Token::Quoted(name) => Some(name.to_ascii_lowercase()),
+            Token::Word(name) => Some(name.to_ascii_lowercase()),
+            Token::Quoted(name) => Some(name.to_ascii_lowercase()),
             _ => None,
         }
     }
@@ -43,8 +46,9 @@ impl<'a> Iterator for Tokens<'a> {
                 self.cut_quoted('\'');
                 Token::Other
             }
-            '"' | '`' => Token::Quoted(self.cut_quoted(first)),
-            '[' => Token::Quoted(self.cut_bracketed()),
+            '"' => Token::Quoted(undoubled(self.cut_quoted(first), "\"\"")),
+            '`' => Token::Quoted(undoubled(self.cut_quoted(first), "``")),
+            '[' => Token::Quoted(self.cut_bracketed().into()),
             '0'..='9' => Token::Number(self.cut_word()),
             'a'..='z' | 'A'..='Z' | '_' => Token::Word(self.cut_word()),
             other if !other.is_ascii() => Token::Word(self.cut_word()),
@@ -109,6 +113,11 @@ impl<'a> Tokens<'a> {
     }
 }
 
+/// What stands between quotes, with one for each two.
+fn undoubled<'a>(inside: &'a str, two: &str) -> Cow<'a, str> {
+    if inside.contains(two) { inside.replace(two, &two[1..]).into() } else { inside.into() }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -120,13 +129,13 @@ mod tests {
 
     #[test]
     fn tokens_are_cut_where_sqlite_cuts_them() {
-        let sql = "a/**/\u{FEFF}b\u{FEFF} -- ;\n\"c\"\"d\" [e\"f] `g` 'h'';' 16(1_0);/*/;*/";
+        let sql = "a/**/\u{FEFF}b\u{FEFF} -- ;\n\"c\"\"d\" [e\"\"f] `g``` 'h'';' 16(1_0);/*/;*/";
         let expected = [
             Token::Word("a"),
             Token::Word("b\u{FEFF}"),
-            Token::Quoted("c\"\"d"),
-            Token::Quoted("e\"f"),
-            Token::Quoted("g"),
+            Token::Quoted("c\"d".into()),
+            Token::Quoted("e\"\"f".into()),
+            Token::Quoted("g`".into()),
             Token::Other,
             Token::Number("16"),
             Token::Open,

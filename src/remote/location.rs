@@ -63,7 +63,8 @@ pub(super) fn text(scheme: &str, root: &str, base: &Path) -> String {
         // The path setters of a URL that has a host cannot fail, and encode as its parser does.
         url.set_path(&base.as_ref().replace('%', "%25").replace('?', "%3F").replace('#', "%23"));
         if !base.is_root() {
-            text.push_str(url.path());
+            // The one character that a path may have and the text of a remote may not.
+            text.push_str(&url.path().replace('@', "%40"));
         }
     }
     text
@@ -254,10 +255,11 @@ fn base(path: &str) -> Result<Path> {
 /// Reads the value of a setting that names a server.
 fn parse_endpoint(key: &str, value: &str) -> Result<Url> {
     let wrong = || Error::usage(format!("{key} must be a URL such as https://host or http://localhost:9000"));
-    let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(wrong)?;
-    if !url.username().is_empty() || url.password().is_some() {
+    // A key with a slash in it would be read as the server's path.
+    if value.contains('@') {
         return Err(Error::usage(format!("{key} must not hold a user name or a password")));
     }
+    let url = Url::parse(value).ok().filter(|url| matches!(url.scheme(), "http" | "https")).ok_or_else(wrong)?;
     if url.query().is_some() || url.fragment().is_some() {
         return Err(wrong());
     }
@@ -298,6 +300,7 @@ mod tests {
             ("s3://b/p/", None, None, "b", "p", "s3://b/p"),
             ("s3://b/a b/%C3%A9", None, None, "b", "a b/é", "s3://b/a%20b/%C3%A9"),
             ("s3://b/a%2523", None, None, "b", "a%23", "s3://b/a%2523"),
+            ("s3://b/me%40home", None, None, "b", "me@home", "s3://b/me%40home"),
             ("s3://My_Bucket/p", None, None, "My_Bucket", "p", "s3://My_Bucket/p"),
             ("s3://b/p", ENV, Some("http://127.0.0.1:9000/"), "b", "p", "s3://b/p"),
             ("s3://my.bucket/p", ENV, Some("http://127.0.0.1:9000/"), "my.bucket", "p", "s3://my.bucket/p"),
@@ -377,6 +380,7 @@ mod tests {
     #[test]
     fn a_password_is_refused_and_not_repeated() {
         let endpoint = Some(("AWS_ENDPOINT_URL", "http://key:hunter2@localhost:9000"));
+        let with_a_slash = Some(("AWS_ENDPOINT_URL", "http://key/hunter2@localhost:9000"));
         for (url, env) in [
             ("s3://key:hunter2@host/b", None),
             ("s3://key:hunt/er2@host/b", None),
@@ -385,6 +389,7 @@ mod tests {
             ("file://key:hunter2@host/b", None),
             ("memory://hunter2@x", None),
             ("s3://b/p", endpoint),
+            ("s3://b/p", with_a_slash),
         ] {
             let error = parse(url, env).expect_err(url);
             assert_eq!(error.kind(), ErrorKind::Usage, "{url}");

@@ -5,6 +5,8 @@
 
 mod failure;
 mod folder;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod http;
 mod listing;
 mod location;

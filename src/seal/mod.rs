@@ -3,6 +3,8 @@
 
 mod cipher;
 mod epoch;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzz;
 mod key_file;
 mod keyring;
 mod lock;

@@ -1,5 +1,7 @@
 //! A new replica from a remote alone: its tables made from the definitions found there, once they are known to be harmless.
 
+use rusqlite::Connection;
+
 use super::{Session, definitions, unlock};
 use crate::capture::{TrackOptions, Wanted, track};
 use crate::changelog::{Log, remember_remote};
@@ -8,6 +10,7 @@ use crate::error::{Error, ErrorKind, Result};
 use crate::guard::check_definition;
 use crate::remote::Remote;
 use crate::wire::{Identity, ObjectName, TableDefinition};
+use crate::world::World;
 
 /// Refuses a remote from which no replica can be made, before a file is.
 pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
@@ -32,35 +35,43 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
     let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     definitions::pull(session, remote, &listing).await?;
     let world = session.world.clone();
-    session
-        .run(move |conn| {
-            let newest = definitions::newest(conn)?;
-            newest.iter().try_for_each(check_definition)?;
-            let tx = immediate(conn)?;
-            let mut log = Log::new(&tx)?;
-            for definition in &newest {
-                if read_table(&tx, &definition.table)?.is_none() {
-                    create(&tx, definition)?;
-                }
-            }
-            for definition in &newest {
-                let wanted = match definition.identity {
-                    Identity::Generated => Wanted::Generated,
-                    Identity::Key => Wanted::Columns(local_key(definition)),
-                };
-                let options = TrackOptions {
-                    wanted,
-                    entity_type: Some(definition.entity_type().to_owned()),
-                    renamed: definition.renamed.clone(),
-                    enforce_fk: Some(definition.enforce_fk),
-                    ..TrackOptions::default()
-                };
-                track(&mut log, &world, &definition.table, &options)?;
-            }
-            log.finish()?;
-            Ok(tx.commit()?)
-        })
-        .await
+    session.run(move |conn| create_known(conn, &world)).await
+}
+
+/// Makes and tracks the tables whose definitions are known here: all of them or none.
+fn create_known(conn: &mut Connection, world: &World) -> Result<()> {
+    let newest = definitions::newest(conn)?;
+    newest.iter().try_for_each(check_definition)?;
+    let tx = immediate(conn)?;
+    let mut log = Log::new(&tx)?;
+    for definition in &newest {
+        if read_table(&tx, &definition.table)?.is_none() {
+            create(&tx, definition)?;
+        }
+    }
+    for definition in &newest {
+        let wanted = match definition.identity {
+            Identity::Generated => Wanted::Generated,
+            Identity::Key => Wanted::Columns(local_key(definition)),
+        };
+        let options = TrackOptions {
+            wanted,
+            entity_type: Some(definition.entity_type().to_owned()),
+            renamed: definition.renamed.clone(),
+            enforce_fk: Some(definition.enforce_fk),
+            ..TrackOptions::default()
+        };
+        track(&mut log, world, &definition.table, &options)?;
+    }
+    log.finish()?;
+    Ok(tx.commit()?)
+}
+
+/// What a clone does with the definitions that a remote has.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn clone_defined(conn: &mut Connection, world: &World, found: &[TableDefinition]) -> Result<()> {
+    definitions::adopt(conn, found)?;
+    create_known(conn, world)
 }
 
 /// The columns that identify rows, by their names in the table.

@@ -102,7 +102,7 @@ pub(super) async fn pull(session: &Session, remote: &Remote, listing: &Arc<Listi
 }
 
 /// Records definitions, and brings what the tracked tables share in line with the newest.
-fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
+pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
     let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     for definition in fetched {

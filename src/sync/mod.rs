@@ -32,6 +32,8 @@ use crate::model::{ChangeId, Clock};
 use crate::remote::{Fetched, Listing, Remote};
 use crate::report::{OversizeChange, Phase, SyncReport};
 use crate::wire::{Layout, ObjectName};
+#[cfg(any(test, fuzzing))]
+pub(crate) use clone::clone_defined;
 pub(crate) use clone::{check_clonable, create_tables};
 pub use compaction::CompactOptions;
 pub(crate) use compaction::compact;

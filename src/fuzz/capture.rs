@@ -1,0 +1,277 @@
+//! Odd tables and what an application may do to them, once tracked and once not: nobody can tell the two apart, what was written
+//! is in the log, and another replica shows the same.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+use rusqlite::Connection;
+
+use super::dice::Dice;
+use super::schema::{Odd, odd_table};
+use crate::db::{Ident, list, open_database};
+use crate::{ErrorKind, Remote, Replica, SyncOptions, TrackOptions};
+
+/// A table that others may refer to.
+const PARENT: &str = "CREATE TABLE parent (id INTEGER PRIMARY KEY, code TEXT UNIQUE)";
+
+const VALUES: [&str; 28] = [
+    "NULL",
+    "0",
+    "1",
+    "2",
+    "-1",
+    "1.0",
+    "0.5",
+    "'a'",
+    "'A'",
+    "'a '",
+    "''",
+    "'1'",
+    "'01'",
+    "x''",
+    "x'00'",
+    "x'c0'",
+    "x'61'",
+    "'é'",
+    "CAST(x'ff' AS TEXT)",
+    "'a' || char(0)",
+    "char(0)",
+    "4611686018427387904",
+    "-9223372036854775808",
+    "-9223372036854775808.0",
+    "9e999",
+    "-0.0",
+    "'no'",
+    "9007199254740993",
+];
+const CLAUSES: [&str; 7] = ["", "OR REPLACE", "OR IGNORE", "OR FAIL", "OR ABORT", "OR ROLLBACK", ""];
+
+/// Odd schemas: whatever table the bytes make, it is refused by name or captured without a trace in what the application sees.
+pub fn triggers(data: &[u8]) {
+    let mut dice = Dice::new(data);
+    let odd = odd_table(&mut dice);
+    let Some(twins) = Twins::make(&mut dice, &odd) else { return };
+    for _ in 0..24 {
+        if dice.is_empty() {
+            break;
+        }
+        if dice.once_in(12) {
+            twins.check();
+        }
+        twins.run(&statement(&mut dice, &odd.table, &odd.columns));
+    }
+    twins.settle();
+    twins.check();
+    twins.travel(&odd);
+}
+
+/// A tracked database and an untracked one of the same schema.
+struct Twins {
+    tracked: Replica,
+    plain: Connection,
+    table: String,
+    statements: Vec<String>,
+    options: TrackOptions,
+}
+
+impl Twins {
+    /// Nothing where SQLite does not accept the table, or it is refused for what it is.
+    fn make(dice: &mut Dice<'_>, odd: &Odd) -> Option<Self> {
+        let plain = open_database(Path::new(":memory:"), true, None).expect("memory is a database");
+        create(&plain, odd)?;
+        let tracked = tracked(odd)?;
+        let pragmas = format!(
+            "PRAGMA foreign_keys = {}; PRAGMA recursive_triggers = {}",
+            dice.once_in(2) as u8,
+            dice.once_in(2) as u8
+        );
+        let mut options = TrackOptions { enforce_fk: Some(false), ..TrackOptions::default() };
+        options.identity_key = !dice.once_in(3);
+        if dice.once_in(4) {
+            options.identity_key = false;
+            options.key = vec![dice.pick(&odd.columns.iter().map(String::as_str).collect::<Vec<_>>()).to_owned()];
+        }
+        track(&tracked, odd, &options)?;
+        for conn in [&*tracked.connection(), &plain] {
+            conn.execute_batch(&pragmas).expect("these pragmas are known");
+        }
+        Some(Self { tracked, plain, table: odd.table.clone(), statements: odd.statements.clone(), options })
+    }
+
+    /// Runs a statement on both: it ends alike, and leaves the table alike.
+    fn run(&self, sql: &str) {
+        let conn = self.tracked.connection();
+        let left = outcome(&conn, sql);
+        // Capture refuses one thing, a key that no entity id can be made of. And in a table that has triggers SQLite looks at the
+        // types of a STRICT table before all else, not after what may be ignored.
+        if ["zvon: the key column", "cannot store"].iter().any(|words| left.contains(words)) {
+            return;
+        }
+        let schema = &self.statements;
+        assert_eq!(left, outcome(&self.plain, sql), "{sql}: {schema:?}");
+        assert_eq!(contents(&conn, &self.table), contents(&self.plain, &self.table), "after {sql}: {schema:?}");
+    }
+
+    fn settle(&self) {
+        for conn in [&*self.tracked.connection(), &self.plain] {
+            if !conn.is_autocommit() && conn.execute_batch("COMMIT").is_err() {
+                conn.execute_batch("ROLLBACK").expect("a transaction can be rolled back");
+            }
+        }
+    }
+
+    /// The log says what the table holds.
+    fn check(&self) {
+        if self.tracked.connection().is_autocommit() {
+            verified(&self.tracked, &self.statements);
+        }
+    }
+
+    /// Another replica of the schema shows the same.
+    fn travel(&self, odd: &Odd) {
+        let other = tracked(odd).expect("the first one was made");
+        track(&other, odd, &self.options).expect("the first one was tracked");
+        let remote = Remote::from_store("memory://fuzz", Arc::new(InMemory::new()), "").expect("the path is empty");
+        block_on(self.tracked.sync(&remote, &SyncOptions::default())).expect("a store in memory answers");
+        let report = block_on(other.sync(&remote, &SyncOptions::default())).expect("a store in memory answers");
+        assert_eq!((report.rejected, report.held), (0, 0), "{:?}: {:?}", block_on(other.held()), odd.statements);
+        verified(&other, &self.statements);
+        if self.options.identity_key {
+            let sorted = |conn: &Connection| {
+                let mut rows = contents(conn, &self.table);
+                rows.sort();
+                rows
+            };
+            assert_eq!(sorted(&other.connection()), sorted(&self.tracked.connection()), "{:?}", self.statements);
+        }
+    }
+}
+
+fn create(conn: &Connection, odd: &Odd) -> Option<()> {
+    conn.execute_batch(PARENT).expect("the parent is a table");
+    odd.statements.iter().try_for_each(|sql| conn.execute_batch(sql)).ok()
+}
+
+fn tracked(odd: &Odd) -> Option<Replica> {
+    let replica = Replica::in_memory().expect("memory is a database");
+    create(&replica.connection(), odd)?;
+    Some(replica)
+}
+
+fn track(replica: &Replica, odd: &Odd, options: &TrackOptions) -> Option<()> {
+    match block_on(replica.track(&[&odd.table], options)) {
+        Ok(_) => Some(()),
+        Err(error) if matches!(error.kind(), ErrorKind::Schema | ErrorKind::Usage) => None,
+        Err(error) => panic!("{error:?}: {:?}", odd.statements),
+    }
+}
+
+/// Verify finds nothing.
+pub(super) fn verified(replica: &Replica, schema: &[String]) {
+    match block_on(replica.verify()) {
+        Ok(report) => assert_eq!(report.problems, [] as [String; 0], "{schema:?}"),
+        Err(error) => panic!("{error:?}: {schema:?}"),
+    }
+}
+
+/// How a statement ended.
+fn outcome(conn: &Connection, sql: &str) -> String {
+    match conn.execute_batch(sql) {
+        // Other statements leave the count of the write before.
+        Ok(()) if is_write(sql) => format!("{} changes", conn.changes()),
+        Ok(()) => String::new(),
+        Err(error) => error.to_string(),
+    }
+}
+
+fn is_write(sql: &str) -> bool {
+    ["INSERT", "UPDATE", "DELETE"].iter().any(|word| sql.starts_with(word))
+}
+
+fn contents(conn: &Connection, table: &str) -> Vec<String> {
+    let mut statement = conn.prepare(&format!("SELECT * FROM {}", Ident(table))).expect("the table is there");
+    let columns = statement.column_count();
+    let mut rows = statement.query([]).expect("the table can be read");
+    let mut lines = Vec::new();
+    while let Some(row) = rows.next().expect("the table can be read") {
+        let value = |at| format!("{:?}", row.get_ref(at).expect("the row has the column"));
+        lines.push((0..columns).map(value).collect::<Vec<_>>().join("|"));
+    }
+    lines
+}
+
+/// A write as an application may do it. `NOT INDEXED` keeps the order of rows from depending on the triggers.
+pub(super) fn statement(dice: &mut Dice<'_>, table: &str, columns: &[String]) -> String {
+    let (table, clause) = (Ident(table), dice.pick(&CLAUSES));
+    match dice.roll(10) {
+        0..=3 => {
+            let names = list(columns.iter().map(|name| Ident(name)));
+            let mut row = || format!("({})", list(columns.iter().map(|_| value(dice))));
+            let rows = [row(), row()];
+            let rows = if dice.once_in(2) { rows.join(", ") } else { rows[0].clone() };
+            format!("INSERT {clause} INTO {table} ({names}) VALUES {rows} {}", upsert(dice, columns))
+        }
+        4 => format!("INSERT {clause} INTO {table} ({}) VALUES ({})", column(dice, columns), value(dice)),
+        5 => format!("INSERT {clause} INTO {table} DEFAULT VALUES"),
+        6 | 7 => {
+            let (first, second) = (assignment(dice, columns), assignment(dice, columns));
+            let sets = if dice.once_in(3) { format!("{first}, {second}") } else { first };
+            format!("UPDATE {clause} {table} NOT INDEXED SET {sets} {}", filter(dice, columns))
+        }
+        8 => format!("DELETE FROM {table} NOT INDEXED {}", filter(dice, columns)),
+        _ => dice.pick(&["BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT s", "ROLLBACK TO s", "RELEASE s"]).to_owned(),
+    }
+}
+
+fn upsert(dice: &mut Dice<'_>, columns: &[String]) -> String {
+    match dice.roll(6) {
+        0 => "ON CONFLICT DO NOTHING".to_owned(),
+        1 => {
+            let column = column(dice, columns);
+            format!("ON CONFLICT DO UPDATE SET {column} = excluded.{column}")
+        }
+        2 => format!("ON CONFLICT ({}) DO UPDATE SET {}", column(dice, columns), assignment(dice, columns)),
+        _ => String::new(),
+    }
+}
+
+fn column(dice: &mut Dice<'_>, columns: &[String]) -> String {
+    Ident(&columns[dice.roll(columns.len())]).to_string()
+}
+
+fn assignment(dice: &mut Dice<'_>, columns: &[String]) -> String {
+    let target = column(dice, columns);
+    match dice.roll(4) {
+        0 => format!("{target} = {}", column(dice, columns)),
+        1 => format!("{target} = {target} + 1"),
+        _ => format!("{target} = {}", value(dice)),
+    }
+}
+
+fn filter(dice: &mut Dice<'_>, columns: &[String]) -> String {
+    match dice.roll(3) {
+        0 => String::new(),
+        1 => format!("WHERE {} IS {}", column(dice, columns), value(dice)),
+        _ => format!("WHERE {} >= {}", column(dice, columns), value(dice)),
+    }
+}
+
+fn value(dice: &mut Dice<'_>) -> String {
+    match dice.roll(VALUES.len() + 4) {
+        at if at < VALUES.len() => VALUES[at].to_owned(),
+        at if at % 2 == 0 => dice.integer().to_string(),
+        _ => format!("'{}'", dice.text(12).replace('\'', "''")),
+    }
+}
+
+/// Runs to the end what a target asks of a replica.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime needs no more than threads");
+    }
+    // No work is handed to another thread: what an input reaches is then the same each time.
+    crate::work_in_place(true);
+    RUNTIME.with(|runtime| runtime.block_on(work))
+}
