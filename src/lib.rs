@@ -12,6 +12,7 @@ mod history;
 mod merge;
 mod model;
 mod remote;
+mod repair;
 mod replica;
 mod report;
 mod status;

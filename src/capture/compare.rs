@@ -5,24 +5,37 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use super::record::{Recorded, Recorder, read_lead};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, bind_local, entity_of, local_of, read_fields, referred, to_logged, touch,
-    unbind_local,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, bind_local, entity_of, leave_out, local_of, read_fields,
+    referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
     Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_value, same_name,
     set_metadata,
 };
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, Clock, Registers, Value};
+use crate::model::{ChangeId, Clock, ROWID_FIELD, Registers, Value};
 use crate::world::World;
 
 /// What a comparison takes for granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct Terms<'a> {
     /// What was recorded of the table so far; nothing where it was never tracked: then its rows are older than any tracked write.
     pub(crate) before: Option<&'a Source>,
     /// Rows that are missing were deleted; otherwise they are shown again.
     pub(crate) accept_deletes: bool,
+    /// Where registers were damaged: what else a row may have been shown from.
+    pub(crate) evidence: Option<Evidence<'a>>,
+}
+
+/// What an entity's row may have been shown from, besides its registers.
+pub(crate) type Evidence<'a> = &'a dyn Fn(u32, &str) -> Result<Accounts>;
+
+/// States of an entity's registers that account for what its table shows.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    pub(crate) others: Vec<Registers>,
+    /// Columns may have their defaults still, as the row waits to be shown anew.
+    pub(crate) may_be_default: bool,
 }
 
 /// What a comparison found.
@@ -149,6 +162,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
             }
         };
         self.bind(&lead, &entity_id)?;
+        if let Some(evidence) = self.terms.evidence {
+            let accounts = evidence(self.source.table_no, &entity_id)?;
+            return self.weighed_row(row, &lead, &entity_id, &accounts);
+        }
         let entity = self.recorder.log.entity(self.source.table_no, &entity_id)?;
         let (known, shown) = (!entity.registers.is_empty(), entity.shown);
         if self.terms.before.is_none() || !known {
@@ -212,6 +229,101 @@ impl<'a, 'c> Comparison<'a, 'c> {
         self.found.changed += u64::from(!edited.is_empty());
         self.found.backfilled += u64::from(!new.is_empty());
         Ok(())
+    }
+
+    /// A row whose registers were damaged: what none of the states that it may have been shown from accounts for was written
+    /// past the triggers.
+    fn weighed_row(&mut self, row: &Row<'_>, lead: &[Value], entity_id: &str, accounts: &Accounts) -> Result<()> {
+        let entity = self.recorder.log.entity(self.source.table_no, entity_id)?;
+        let (now, was_shown) = (entity.registers.clone(), entity.shown);
+        if now.is_empty() && accounts.others.iter().all(Registers::is_empty) {
+            self.found.backfilled += 1;
+            let id = self.backfill_id();
+            return self.record(id, entity_id, lead, row, true, |_| true);
+        }
+        let states: Vec<&Registers> =
+            std::iter::once(&now).chain(&accounts.others).filter(|state| state.alive()).collect();
+        if states.is_empty() {
+            self.found.changed += 1;
+            let id = self.new_id();
+            return self.record(id, entity_id, lead, row, true, |_| true);
+        }
+        let (mut edited, mut is_as_registered) = (Vec::new(), now.alive());
+        for n in 0..self.source.columns.len() {
+            let there = row.get_ref(self.source.lead_len() + n)?;
+            self.notice_reference(entity_id, n, &now, there)?;
+            let is_same = |state: &Registers| self.is_state(lead, n, state, there);
+            let mut accounted = is_same(&now)?;
+            is_as_registered &= accounted;
+            for state in &states {
+                accounted = accounted || is_same(state)?;
+            }
+            accounted = accounted || accounts.may_be_default && self.same(lead, n, there, &self.defaults[n])?;
+            if !accounted {
+                edited.push(n);
+            }
+        }
+        if !edited.is_empty() {
+            self.found.changed += 1;
+            let id = self.new_id();
+            self.record(id, entity_id, lead, row, false, |n| edited.contains(&n))?;
+        }
+        if !is_as_registered || !was_shown {
+            touch(self.recorder.conn(), self.source.table_no, entity_id)?;
+        }
+        self.recorder.log.entity(self.source.table_no, entity_id)?.set_shown(true);
+        Ok(())
+    }
+
+    /// Whether a column of a row is what a state of its registers says.
+    fn is_state(&self, lead: &[Value], n: usize, state: &Registers, there: ValueRef<'_>) -> Result<bool> {
+        match state.get(self.recorded.number(n)) {
+            Some(register) => {
+                let name = self.source.logged_name(&self.source.columns[n]);
+                let then = Base::default().value(self.recorder.conn(), register.id, name)?;
+                self.same(lead, n, there, &then)
+            }
+            None => self.same(lead, n, there, &self.defaults[n]),
+        }
+    }
+
+    /// A reference that nothing translates: to a row that gave up its integer before a merge could come to it, or one that its
+    /// user wrote and that is left out of the log. One that is NULL for want of its row waits for that.
+    fn notice_reference(&mut self, entity_id: &str, n: usize, now: &Registers, there: ValueRef<'_>) -> Result<()> {
+        let Some(parent_no) = self.recorded.target(n) else { return Ok(()) };
+        let (conn, there) = (self.recorder.conn(), read_value(there));
+        let name = self.source.logged_name(&self.source.columns[n]);
+        let logged = match now.get(self.recorded.number(n)) {
+            Some(register) => Base::default().value(conn, register.id, name)?,
+            None => Value::Null,
+        };
+        match (to_logged(conn, parent_no, &there)?, &there) {
+            (None, Value::Integer(local)) => match referred(&logged) {
+                Some(parent) if self.had(parent_no, &parent, *local)? => set_free(conn, parent_no, *local, &parent),
+                _ => leave_out(conn, &self.cell(entity_id, n)),
+            },
+            (None, _) => leave_out(conn, &self.cell(entity_id, n)),
+            (Some(Value::Null), _) if logged != Value::Null => touch(conn, self.source.table_no, entity_id),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether a row that has no integer now had this one, by what its changes say.
+    fn had(&mut self, parent_no: u32, parent: &str, local: i64) -> Result<bool> {
+        let (conn, rowid_column) = (self.recorder.conn(), self.recorder.rowid_column());
+        if local_of(conn, parent_no, parent)?.is_some() {
+            return Ok(false);
+        }
+        let said = self.recorder.log.entity(parent_no, parent)?.registers.get(rowid_column);
+        Ok(match said {
+            Some(register) => Base::default().value(conn, register.id, ROWID_FIELD)? == Value::Integer(local),
+            None => parent == local.to_string(),
+        })
+    }
+
+    fn cell(&self, entity_id: &str, n: usize) -> Untranslated {
+        let column_no = Some(self.recorded.number(n));
+        Untranslated { table_no: self.source.table_no, row: entity_id.to_owned(), column_no }
     }
 
     /// Rows that were shown and are not there.
@@ -293,8 +405,12 @@ impl<'a, 'c> Comparison<'a, 'c> {
     fn same(&self, lead: &[Value], column: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
         let (conn, now) = (self.recorder.conn(), read_value(now));
         if let Some(parent_no) = self.recorded.target(column) {
-            let now = to_logged(conn, parent_no, &now)?;
-            return Ok(now.is_none_or(|now| same_reference(&now, then)));
+            return Ok(match to_logged(conn, parent_no, &now)? {
+                None => true,
+                // A reference to a row that is not here is shown as NULL.
+                Some(Value::Null) => to_local(conn, parent_no, then)?.is_none_or(|local| local == Value::Null),
+                Some(now) => same_reference(&now, then),
+            });
         }
         if now == *then {
             return Ok(true);

@@ -97,7 +97,11 @@ pub(super) struct Tally {
 }
 
 /// A fact of `ZV_METADATA`; one that cannot be read is a problem, and counts as never set.
-fn fact<T: std::str::FromStr>(conn: &Connection, key: Metadata, problems: &mut Problems) -> Result<Option<T>> {
+pub(super) fn fact<T: std::str::FromStr>(
+    conn: &Connection,
+    key: Metadata,
+    problems: &mut Problems,
+) -> Result<Option<T>> {
     match get_metadata(conn, key) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             problems.add(format_args!("{error}"));

@@ -72,6 +72,14 @@ impl Context {
         Ok((place, replica))
     }
 
+    /// The same, though zvon's own tables may be damaged or missing.
+    pub fn open_damaged(&self) -> Result<(Place, Replica), Failure> {
+        let place = self.place(None)?;
+        let replica = Replica::open_damaged(&place.database)?;
+        let replica = replica.with_settings(place.config.settings()).on_progress(self.bars.callback());
+        Ok((place, replica))
+    }
+
     /// The remote named on the command line, in its own place or by the flag.
     pub fn named_remote(&self, named: Option<&str>) -> Result<Option<Remote>, Failure> {
         let flag = self.global.remote.as_deref();

@@ -19,7 +19,7 @@ pub struct Args {
 }
 
 pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open_damaged()?;
     let remote = match context.remote_asked() {
         true => Some(context.remote(&place, &replica, None)?),
         false => None,
