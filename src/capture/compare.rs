@@ -49,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) deleted: u64,
     /// Rows that are missing and will be shown again.
     pub(crate) missing: u64,
+    /// Rows that are there and were not marked as shown, where that is weighed.
+    pub(crate) unmarked: u64,
     /// Rows whose key is none: they are left out until somebody mends them.
     pub(crate) unusable: u64,
 }
@@ -272,6 +274,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
             touch(self.recorder.conn(), self.source.table_no, entity_id)?;
         }
         self.recorder.log.entity(self.source.table_no, entity_id)?.set_shown(true);
+        self.found.unmarked += u64::from(!was_shown);
         Ok(())
     }
 

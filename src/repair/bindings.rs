@@ -206,17 +206,13 @@ impl<'a> Binder<'a> {
     }
 
     /// Brings rows and entities together: by integer and values, by values alone where they leave no choice, by integer alone.
-    fn rematch(&self, mut strange: BTreeSet<i64>, mut lost: Vec<String>) -> Result<()> {
+    fn rematch(&self, mut strange: BTreeSet<i64>, lost: Vec<String>) -> Result<()> {
         let mut found: Vec<Row> = Vec::new();
         let mut left = Vec::new();
-        for entity_id in std::mem::take(&mut lost) {
+        for entity_id in lost {
             match self.hint(&entity_id)? {
                 Some(hint) if strange.contains(&hint) && self.fits(hint, &entity_id)? => {
                     strange.remove(&hint);
-                    found.push((hint, entity_id));
-                }
-                // A row that was there before its first unsealed write.
-                Some(hint) if self.journal.get(&hint).is_some_and(|op| *op != INSERT) && self.is_unbound(hint)? => {
                     found.push((hint, entity_id));
                 }
                 _ => left.push(entity_id),
@@ -225,17 +221,37 @@ impl<'a> Binder<'a> {
         if strange.len() <= COMPARED && left.len() <= COMPARED {
             self.by_values(&mut strange, &mut left, &mut found)?;
         }
+        self.bind_all(found)?;
+        self.by_integer(strange, left)
+    }
+
+    /// What is left goes by the integer alone, where that is nobody's. A row that was written since it was last recorded is
+    /// rather one that was made here: integers of elsewhere are used where they were free.
+    fn by_integer(&self, strange: BTreeSet<i64>, left: Vec<String>) -> Result<()> {
+        let mut own_first = Vec::with_capacity(left.len());
         for entity_id in left {
-            if let Some(hint) = self.hint(&entity_id)?
-                && strange.contains(&hint)
+            own_first.push((!self.is_own(&entity_id)?, entity_id));
+        }
+        own_first.sort();
+        for (_, entity_id) in own_first {
+            let Some(hint) = self.hint(&entity_id)? else { continue };
+            // A row that was there before its first unsealed write.
+            let was_there = self.journal.get(&hint).is_some_and(|op| *op != INSERT);
+            if (was_there || strange.contains(&hint))
                 && self.is_unbound(hint)?
                 && local_of(self.conn, self.source.table_no, &entity_id)?.is_none()
             {
-                strange.remove(&hint);
-                found.push((hint, entity_id));
+                bind_local(self.conn, self.source.table_no, hint, &entity_id)?;
             }
         }
-        self.bind_all(found)
+        Ok(())
+    }
+
+    /// Whether the integer that an entity's changes say was given here.
+    fn is_own(&self, entity_id: &str) -> Result<bool> {
+        let states = self.states(entity_id)?;
+        let said = states.iter().find_map(|state| state.get(self.rowid_column));
+        Ok(said.is_none_or(|register| register.own))
     }
 
     fn by_values(&self, strange: &mut BTreeSet<i64>, left: &mut Vec<String>, found: &mut Vec<Row>) -> Result<()> {

@@ -169,6 +169,7 @@ impl Known {
 /// A change as it stands in the log.
 struct Logged {
     id: ChangeId,
+    /// -1 where it is neither marked nor not.
     merged: i64,
     seq: i64,
     own: bool,
@@ -191,7 +192,7 @@ struct Walk<'c> {
 }
 
 const HEADS: &str = "\
-    SELECT c.id, c.entity_type, c.entity_id, CAST(c.merged AS INTEGER), s.seq, s.own \
+    SELECT c.id, c.entity_type, c.entity_id, iif(typeof(c.merged) = 'integer' AND c.merged IN (0, 1), c.merged, -1), s.seq, s.own \
     FROM ZV_CHANGE AS c JOIN ZV_SEQUENCE AS s ON s.change_id = unhex(c.id, '-') \
     ORDER BY c.entity_type COLLATE NOCASE, c.entity_id, c.id";
 
@@ -358,11 +359,7 @@ fn head<'r>(row: &'r Row<'_>) -> Result<Option<(Logged, &'r str, &'r str)>> {
     if is_reserved_table(entity_type) {
         return Ok(None);
     }
-    let merged = match row.get_ref(3)? {
-        ValueRef::Integer(merged) => merged,
-        _ => -1,
-    };
-    let (seq, own) = (row.get(4)?, row.get(5)?);
+    let (merged, seq, own) = (row.get(3)?, row.get(4)?, row.get(5)?);
     let change = Logged { id, merged, seq, own, writes: Vec::new(), lacking: Vec::new(), waits: Vec::new() };
     Ok(Some((change, entity_type, entity_id)))
 }

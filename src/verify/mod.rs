@@ -24,31 +24,41 @@ use catalog::Catalog;
 use context::{Context, Tally};
 use problems::Problems;
 
-/// Seals what was written and verifies, whatever the state of our own tables: what keeps either from being done is a problem
+/// Verifies and seals what was written, whatever the state of our own tables: what keeps either from being done is a problem
 /// like any other.
 pub(crate) fn verify_damaged(conn: &mut Connection, world: &World, progress: &dyn Fn(u64)) -> Result<VerifyReport> {
     let mut problems = Problems::default();
     let is_whole = own::structure(conn, &mut problems)?;
     let mut report = VerifyReport::default();
     if is_whole {
-        if let Err(error) = seal(conn, world) {
-            if !is_damage(&error) {
-                return Err(error);
+        report = checked(conn, &mut problems, progress)?;
+        // What waits is only recorded by what is sound: a row whose integer is lost would be taken for another.
+        let waits: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_JOURNAL)", [], |row| row.get(0))?;
+        if waits && problems.is_empty() && report.problem_count == 0 {
+            match seal(conn, world) {
+                Ok(_) => report = checked(conn, &mut problems, progress)?,
+                Err(error) if is_damage(&error) => {
+                    problems.add(format_args!("what waits in the journal cannot be recorded: {error}"));
+                }
+                Err(error) => return Err(error),
             }
-            problems.add(format_args!("what waits in the journal cannot be recorded: {error}"));
-        }
-        match verify(conn, progress) {
-            Ok(found) => report = found,
-            Err(error) if is_damage(&error) => {
-                problems.add(format_args!("zvon's own tables cannot be read, so that no more can be checked: {error}"));
-            }
-            Err(error) => return Err(error),
         }
     }
     let (kept, count) = problems.into_parts();
     report.problems.splice(0..0, kept);
     report.problem_count += count;
     Ok(report)
+}
+
+/// Verifies; what cannot even be read is a problem.
+fn checked(conn: &Connection, problems: &mut Problems, progress: &dyn Fn(u64)) -> Result<VerifyReport> {
+    match verify(conn, progress) {
+        Err(error) if is_damage(&error) => {
+            problems.add(format_args!("zvon's own tables cannot be read, so that no more can be checked: {error}"));
+            Ok(VerifyReport::default())
+        }
+        other => other,
+    }
 }
 
 /// Whether an error says that our own tables hold what they should not, rather than that the file cannot be used now.

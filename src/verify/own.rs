@@ -127,10 +127,14 @@ fn journal(conn: &Connection, problems: &mut Problems) -> Result<()> {
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         let is_right = match (row.get_ref(0)?, row.get_ref(1)?) {
-            (ValueRef::Integer(source), ValueRef::Integer(1..=6)) => read_source(conn, source).is_ok(),
+            // One whose source is not known has been seen when its keys were read.
+            (ValueRef::Integer(source), ValueRef::Integer(1..=6)) => {
+                row.get::<_, String>(2)? == "integer" || read_source(conn, source).is_err()
+            }
+            (ValueRef::Integer(source), _) => read_source(conn, source).is_err(),
             _ => false,
         };
-        if !is_right || row.get::<_, String>(2)? != "integer" {
+        if !is_right {
             problems.add(format_args!("the journal holds writes that cannot be read"));
             break;
         }
