@@ -13,6 +13,8 @@ pub enum ErrorKind {
     Usage,
     /// The database file is not usable as it is: not SQLite, not UTF-8, read-only, or of a newer format.
     Database,
+    /// The database file is encrypted, or no database, and no key was given: ask for it and call again.
+    DatabaseKeyWanted,
     /// Another process holds the database: try again later.
     Busy,
     /// A table cannot be tracked as it is, or its shape is not what the log expects.
@@ -21,6 +23,10 @@ pub enum ErrorKind {
     Remote,
     /// The remote holds another database's data: choose how to join, or another URL.
     Unrelated,
+    /// The remote's keys wait for a passphrase, and none was given: ask for it and call again.
+    Locked,
+    /// The remote is encrypted and the key is missing, wrong or removed, or it is not and should be.
+    Key,
     /// A clock is wrong: correct it, or accept a larger drift.
     Clock,
     /// The operation was asked to stop.

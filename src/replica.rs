@@ -9,16 +9,17 @@ use rusqlite::Connection;
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
 use crate::changelog::{Log, doubt_remote};
 use crate::db::{
-    Metadata, create_replica, get_metadata, immediate, open_damaged, open_database, open_replica, same_name,
-    set_metadata, table_names,
+    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_damaged,
+    open_database, open_replica, same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::remote::Remote;
 use crate::report::{
-    CompactReport, Conflict, Held, LogEntry, Phase, Progress, RemoteSurvey, RepairReport, Status, SyncReport,
-    TrackReport, VerifyReport,
+    CompactReport, Conflict, Held, KeysReport, LogEntry, Phase, Progress, RemoteSurvey, RepairReport, Status,
+    SyncReport, TrackReport, VerifyReport,
 };
+use crate::seal::{Lock, Recipient};
 use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use crate::watch::{self, WatchEvent, WatchOptions};
 use crate::{Settings, World, history, repair, status, verify};
@@ -87,16 +88,32 @@ impl Replica {
     ///
     /// [`ErrorKind::Database`] if the file is no SQLite database, read-only, or not encoded in UTF-8.
     pub fn init(path: impl AsRef<Path>) -> Result<Self> {
-        let path = path.as_ref();
-        let is_new = !path.exists();
-        let mut conn = open_database(path, true)?;
+        Self::init_at(path.as_ref(), None)
+    }
+
+    /// The same, of a database file that is encrypted at rest. A file that is there and not encrypted is replaced by an
+    /// encrypted one with the same content; no other program may have it open meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// As [`init`](Self::init); [`ErrorKind::Busy`] if another program has the file open; [`ErrorKind::Database`] if the key does
+    /// not open it, or this build lacks the feature `sqlcipher`.
+    pub fn init_encrypted(path: impl AsRef<Path>, key: &DatabaseKey) -> Result<Self> {
+        encrypt_database(path.as_ref(), key)?;
+        Self::init_at(path.as_ref(), Some(key))
+    }
+
+    fn init_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
+        // An empty file is a database that nobody has written to yet.
+        let is_new = path.metadata().map_or(true, |file| file.len() == 0);
+        let mut conn = open_database(path, true, key)?;
         if is_new {
             // A reader never blocks a writer in this mode (<https://sqlite.org/wal.html>); an existing file keeps its own.
             conn.pragma_update(None, "journal_mode", "wal")?;
         }
         create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
         drop(conn);
-        Self::open(path)
+        Self::open_at(path, key)
     }
 
     /// Opens a replica.
@@ -105,17 +122,30 @@ impl Replica {
     ///
     /// [`ErrorKind::Database`] if there is no such file, or it is no replica, or of a newer format.
     pub fn open(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { session: Session::new(open_replica(path.as_ref())?) })
+        Self::open_at(path.as_ref(), None)
+    }
+
+    /// Opens a replica whose database file is encrypted at rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open); [`ErrorKind::Database`] if the key does not open it, or this build lacks the feature `sqlcipher`.
+    pub fn open_encrypted(path: impl AsRef<Path>, key: &DatabaseKey) -> Result<Self> {
+        Self::open_at(path.as_ref(), Some(key))
+    }
+
+    fn open_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
+        Ok(Self { session: Session::new(open_replica(path, key)?) })
     }
 
     /// Opens what is or was a replica, though its own tables may be damaged or missing: for [`verify`](Self::verify) and
-    /// [`repair`](Self::repair).
+    /// [`repair`](Self::repair). The key is for a file that is encrypted at rest.
     ///
     /// # Errors
     ///
     /// As [`open`](Self::open), damage aside.
-    pub fn open_damaged(path: impl AsRef<Path>) -> Result<Self> {
-        Ok(Self { session: Session::new(open_damaged(path.as_ref())?) })
+    pub fn open_damaged(path: impl AsRef<Path>, key: Option<&DatabaseKey>) -> Result<Self> {
+        Ok(Self { session: Session::new(open_damaged(path.as_ref(), key)?) })
     }
 
     /// Makes a replica in memory, for tests.
@@ -124,7 +154,7 @@ impl Replica {
     ///
     /// If memory runs out.
     pub fn in_memory() -> Result<Self> {
-        let mut conn = open_database(Path::new(":memory:"), true)?;
+        let mut conn = open_database(Path::new(":memory:"), true, None)?;
         create_replica(&mut conn, &crate::World::default().uuid().to_string())?;
         Ok(Self { session: Session::new(conn) })
     }
@@ -299,8 +329,9 @@ impl Replica {
     /// # Errors
     ///
     /// [`ErrorKind::Remote`] if the remote does not answer or refuses; [`ErrorKind::Unrelated`] if it holds another
-    /// database's data; [`ErrorKind::Clock`] if this machine's clock is wrong; [`ErrorKind::Busy`] if another program
-    /// holds the database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
+    /// database's data; [`ErrorKind::Locked`] and [`ErrorKind::Key`] if it is encrypted and cannot be opened, or should be and
+    /// is not; [`ErrorKind::Clock`] if this machine's clock is wrong; [`ErrorKind::Busy`] if another program holds the
+    /// database for too long. Whatever happens, nothing is lost, and the next sync goes on from there.
     pub async fn sync(&self, remote: &Remote, options: &SyncOptions) -> Result<SyncReport> {
         sync::sync(&self.session, remote, options).await
     }
@@ -338,7 +369,7 @@ impl Replica {
     ///
     /// [`ErrorKind::Busy`] if the database is watched already, by whatever process; what else a sync refuses for good, as
     /// [`sync`](Self::sync) does: [`ErrorKind::Unrelated`], [`ErrorKind::Usage`], [`ErrorKind::Database`],
-    /// [`ErrorKind::Corrupt`].
+    /// [`ErrorKind::Corrupt`], [`ErrorKind::Locked`], [`ErrorKind::Key`].
     pub async fn watch(
         &self,
         remote: &Remote,
@@ -360,10 +391,35 @@ impl Replica {
         settings: Settings,
         on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
     ) -> Result<(Self, SyncReport)> {
-        let path = path.as_ref();
+        Self::clone_at(remote, path.as_ref(), None, settings, on_progress).await
+    }
+
+    /// The same, into a database file that is encrypted at rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`clone_from`](Self::clone_from) and [`init_encrypted`](Self::init_encrypted).
+    pub async fn clone_encrypted_from(
+        remote: &Remote,
+        path: impl AsRef<Path>,
+        key: &DatabaseKey,
+        settings: Settings,
+        on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    ) -> Result<(Self, SyncReport)> {
+        Self::clone_at(remote, path.as_ref(), Some(key), settings, on_progress).await
+    }
+
+    async fn clone_at(
+        remote: &Remote,
+        path: &Path,
+        key: Option<&DatabaseKey>,
+        settings: Settings,
+        on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
+    ) -> Result<(Self, SyncReport)> {
         let wanted = remote.url().to_owned();
-        if path.exists() {
-            let standing = open_replica(path)?;
+        let is_there = path.exists() && !is_blank(&open_database(path, false, key)?)?;
+        if is_there {
+            let standing = open_replica(path, key)?;
             if get_metadata::<String>(&standing, Metadata::Remote)? != Some(wanted) {
                 let message = format!("{}: the file exists and is no clone of {}", path.display(), remote.url());
                 return Err(Error::new(ErrorKind::Database, message));
@@ -371,13 +427,62 @@ impl Replica {
         } else {
             sync::check_clonable(remote).await?;
         }
-        let replica = Self::init(path)?.with_settings(settings);
+        let replica = Self::init_at(path, key)?.with_settings(settings);
         let mut session = replica.session;
         session.on_progress = on_progress.map(Arc::from);
         set_metadata(&session.lock(), Metadata::Remote, remote.url())?;
         sync::create_tables(&session, remote).await?;
         let report = sync::sync(&session, remote, &SyncOptions::default()).await?;
         Ok((Self { session }, report))
+    }
+
+    /// Makes an empty remote an encrypted one: from its first object on, whatever goes there is sealed. Sync it from then on
+    /// with a secret that fits the lock ([`Remote::with_secret`]). One that is encrypted already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] if the remote holds objects that are not encrypted, or its keys do not open; [`ErrorKind::Remote`].
+    pub async fn encrypt_remote(&self, remote: &Remote, lock: &Lock) -> Result<KeysReport> {
+        sync::encrypt(&self.session, remote, lock).await
+    }
+
+    /// Who can open an encrypted remote, and since when.
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Key`] if the remote is not encrypted or its keys do not open, [`ErrorKind::Locked`] if a passphrase is
+    /// wanted; [`ErrorKind::Remote`].
+    pub async fn keys(&self, remote: &Remote) -> Result<KeysReport> {
+        sync::list_keys(&self.session, remote).await
+    }
+
+    /// Lets somebody else open an encrypted remote, all that lies there included.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys); [`ErrorKind::Usage`] if a passphrase opens the remote, or the recipient can already.
+    pub async fn add_recipient(&self, remote: &Remote, recipient: &Recipient) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| sync::with_recipient(keyring, recipient)).await
+    }
+
+    /// Keeps somebody from opening what is written to an encrypted remote from now on. What was written before stays open to
+    /// him, as he may have a copy; his credentials for the store are another matter.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys); [`ErrorKind::Usage`] if he is no recipient, or the only one.
+    pub async fn remove_recipient(&self, remote: &Remote, recipient: &Recipient) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| sync::without_recipient(keyring, recipient)).await
+    }
+
+    /// Starts a new epoch, with a new data key for what is written from now on: under another lock, or under the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`keys`](Self::keys).
+    pub async fn rotate_keys(&self, remote: &Remote, lock: Option<&Lock>) -> Result<KeysReport> {
+        sync::change_keys(&self.session, remote, |keyring| lock.map_or_else(|| keyring.lock(), |lock| Ok(lock.clone())))
+            .await
     }
 
     /// The replica at a glance. Reads only.

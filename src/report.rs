@@ -232,10 +232,38 @@ pub struct RemoteStatus {
     pub last_sync_ms: u64,
     /// `files` or `packs`, as recorded there.
     pub layout: String,
+    /// Whether what lies there is encrypted.
+    pub encrypted: bool,
     /// Files there that cannot be read.
     pub rejected: Vec<RejectedFile>,
     /// Changes there whose time is still to come, by author.
     pub waiting: Vec<WaitingChanges>,
+}
+
+/// Who can open an encrypted remote. Holds no secret.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct KeysReport {
+    /// The remote's URL.
+    pub remote: String,
+    /// The age recipients that can open what is written from now on; none if a passphrase opens it.
+    pub recipients: Vec<String>,
+    /// Every epoch, oldest first.
+    pub epochs: Vec<EpochReport>,
+}
+
+/// One epoch of an encrypted remote's keys.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct EpochReport {
+    /// Its id: its key file is `keys/{epoch}.age`.
+    pub epoch: String,
+    /// When it was made, by its maker's clock, in milliseconds since the Unix epoch.
+    pub since_ms: u64,
+    /// Whether what is written now is sealed with its key.
+    pub current: bool,
+    /// The age recipients that could open its key file; none if a passphrase opens it.
+    pub recipients: Vec<String>,
 }
 
 /// Changes of one author that lie too far ahead of this machine's clock.

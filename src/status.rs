@@ -4,8 +4,8 @@ use rusqlite::Connection;
 
 use crate::capture::count_journal;
 use crate::changelog::{
-    RemoteRow, Tracked, count_conflicts, count_held, count_pending, kept, list_held, list_remotes, list_tracked,
-    refused_files, waiting,
+    RemoteRow, Tracked, count_conflicts, count_held, count_pending, is_encrypted, kept, list_held, list_remotes,
+    list_tracked, refused_files, waiting,
 };
 use crate::db::{Ident, Metadata, get_metadata, read_table};
 use crate::error::Result;
@@ -79,6 +79,7 @@ fn remote(conn: &Connection, row: RemoteRow, journal: u64, now_ms: u64) -> Resul
         to_push: behind + journal + kept,
         last_sync_ms: row.last_sync_ms,
         layout: row.layout,
+        encrypted: is_encrypted(conn, row.no)?.unwrap_or(false),
         rejected: rejected
             .into_iter()
             .map(|file| RejectedFile { name: file.name, bytes: file.size, reason: file.reason })

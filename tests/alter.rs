@@ -207,3 +207,58 @@ async fn alter_in_the_wrong_order_is_told_of() {
     run(&a, "UPDATE book SET title = 'captured'");
     assert_eq!(sync(&a, &remote).await.pushed, 2);
 }
+
+#[tokio::test]
+async fn references_written_while_a_table_is_altered_are_recorded() {
+    let schema = "CREATE TABLE node (id INTEGER PRIMARY KEY, name TEXT, up INTEGER REFERENCES node); INSERT INTO node VALUES (1, 'root', NULL)";
+    let remote = fresh_remote();
+    let a = Replica::in_memory().unwrap();
+    run(&a, schema);
+    a.track_all(&TrackOptions::default()).await.unwrap();
+    sync(&a, &remote).await;
+    let home = tempfile::tempdir().unwrap();
+    let b = clone(&remote, &home, "b.db").await;
+    // The row that the first one refers to comes after it, and both are written while nobody looks.
+    let sql = "ALTER TABLE node ADD COLUMN extra; INSERT INTO node VALUES (2, 'late', NULL, NULL); UPDATE node SET up = 2 WHERE id = 1";
+    alter(&a, "node", sql, &AlterOptions::default()).await;
+    converge(&[&a, &b], &remote).await;
+    let sql = "SELECT c.name, p.name FROM node AS c LEFT JOIN node AS p ON p.id = c.up ORDER BY 1";
+    for replica in [&a, &b] {
+        assert_eq!(ask(replica, sql), ["'late'|NULL", "'root'|'late'"]);
+        assert_eq!(replica.held().await.unwrap().references, []);
+    }
+    verified(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
+    let home = tempfile::tempdir().unwrap();
+    let folder = home.path().join("remote");
+    let shared = remote(folder.to_str().unwrap());
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, v)";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(false);
+        replica.track_all(&options).await.unwrap();
+        replica
+    };
+    let (a, b) = (make().await, make().await);
+    converge(&[&a, &b], &shared).await;
+    run(&a, "INSERT INTO p VALUES (9, 'nine'); INSERT INTO c VALUES (1, 9, 'child')");
+    sync(&a, &shared).await;
+    let newest = a.log(Some("p"), None, 1).await.unwrap();
+    let (file, away) = (folder.join(format!("changes/{}.msgpack", newest[0].id)), home.path().join("away"));
+    std::fs::rename(&file, &away).unwrap();
+    sync(&b, &shared).await;
+    assert_eq!(ask(&b, "SELECT p, v FROM c"), ["NULL|'child'"]);
+    // The table is altered, and another program's rebuild is noticed, while the parent is still on its way.
+    alter(&b, "c", "ALTER TABLE c ADD COLUMN extra", &AlterOptions::default()).await;
+    std::fs::rename(&away, &file).unwrap();
+    converge(&[&b, &a], &shared).await;
+    for replica in [&a, &b] {
+        assert_eq!(ask(replica, "SELECT p.v, c.v FROM c JOIN p ON p.id = c.p"), ["'nine'|'child'"]);
+    }
+    verified(&[&a, &b], &shared).await;
+}

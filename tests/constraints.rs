@@ -317,7 +317,7 @@ async fn unique_values_passed_on_through_many_rows_and_back() {
         replica.track_all(&TrackOptions::default()).await.unwrap();
         replica
     };
-    let (a, b, c, remote) = (make().await, make().await, make().await, fresh_remote());
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
     run(
         &a,
         &format!(

@@ -204,3 +204,25 @@ async fn one_database_synced_twice_at_once_stays_right() {
     let log = rows(&one.connection(), "SELECT count(*) - count(DISTINCT change_id) FROM ZV_SEQUENCE");
     assert_eq!(log, ["0"], "no change is in the log twice");
 }
+
+/// A clone that dies before it has written anything leaves an empty file, or a replica of nothing.
+#[tokio::test]
+async fn a_clone_that_was_cut_off_at_its_very_beginning_goes_on() {
+    let schema = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)";
+    let (source, remote) = (replica(schema).await, fresh_remote());
+    run(&source, "INSERT INTO note VALUES ('a', 'x')");
+    sync(&source, &remote).await;
+    let home = tempfile::tempdir().unwrap();
+    let (empty, bare) = (home.path().join("empty.db"), home.path().join("bare.db"));
+    std::fs::File::create(&empty).unwrap();
+    drop(Replica::init(&bare).unwrap());
+    for path in [&empty, &bare] {
+        let (clone, _) = Replica::clone_from(&remote, path, zvon::Settings::default(), None).await.unwrap();
+        assert_eq!(table(&clone, "note"), table(&source, "note"));
+    }
+    // What has anything of its own is left alone.
+    let other = home.path().join("other.db");
+    rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
+    let error = Replica::clone_from(&remote, &other, zvon::Settings::default(), None).await.err().unwrap();
+    assert_eq!(error.kind(), zvon::ErrorKind::Database);
+}

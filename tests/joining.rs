@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::shared_folder::*;
+use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use object_store::memory::InMemory;
 use tokio::sync::Barrier;
@@ -131,7 +132,7 @@ async fn a_remote_whose_name_cannot_be_read_is_neither_merged_nor_written() {
         (named(1, &[])[..9].to_vec(), "not what belongs there"),
         (Vec::new(), "not what belongs there"),
         (named(2, &[]), "newer version"),
-        (named(1, &["encryption"]), "does not know"),
+        (named(1, &["signatures"]), "does not know"),
         (vec![0xC0; 70_000], "larger than any identity"),
     ] {
         folder.write(&identity, bytes);
@@ -146,4 +147,41 @@ async fn a_remote_whose_name_cannot_be_read_is_neither_merged_nor_written() {
     }
     folder.write(&identity, named(1, &[]));
     assert_eq!(b.sync(&folder.remote(), &join_same()).await.unwrap().pushed, 2);
+}
+
+/// A row of key columns alone says that it is there by a field which says of other rows that they are deleted.
+#[tokio::test]
+async fn a_new_columns_value_survives_meeting_the_row_elsewhere() {
+    let schema = "CREATE TABLE t (k TEXT PRIMARY KEY); INSERT INTO t VALUES ('a')";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    sync(&a, &remote).await;
+    run(&b, "ALTER TABLE t ADD COLUMN extra; UPDATE t SET extra = 17");
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    b.sync(&remote, &options).await.unwrap();
+    run(&a, "ALTER TABLE t ADD COLUMN extra");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t"), ["'a'|17"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn a_new_columns_value_survives_an_older_delete_elsewhere() {
+    let schema = "CREATE TABLE t (k TEXT PRIMARY KEY, v); INSERT INTO t VALUES ('a', 1)";
+    let wall = Wall::at(START_MS);
+    let (a, b) = (on_the_wall(replica(schema).await, &wall, 1), on_the_wall(replica(schema).await, &wall, 2));
+    let remote = fresh_remote();
+    run(&a, "DELETE FROM t");
+    sync(&a, &remote).await;
+    wall.advance(1);
+    run(&b, "ALTER TABLE t ADD COLUMN extra; UPDATE t SET extra = 17; UPDATE t SET v = 2");
+    b.sync(&remote, &join_same()).await.unwrap();
+    run(&a, "ALTER TABLE t ADD COLUMN extra");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t"), ["'a'|2|17"]);
+        assert_verified(replica, &remote).await;
+    }
 }

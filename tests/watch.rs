@@ -13,9 +13,11 @@ use common::shared_folder::SharedFolder;
 use common::wall::{HOUR_MS, START_MS, Wall, clocked};
 use common::watching::{DEADLINE, Watching, never_by_itself};
 use common::*;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::time::{Instant, sleep, timeout};
-use zvon::{ErrorKind, Remote, Replica, WatchCause, WatchEvent, WatchOptions};
+use zvon::{ErrorKind, Lock, Remote, Replica, Secret, WatchCause, WatchEvent, WatchOptions};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)";
 /// Longer than any sign of a file is followed up.
@@ -358,4 +360,71 @@ async fn a_watch_that_is_told_not_to_compact_does_not() {
     assert_eq!(watch.synced().await.0, WatchCause::Interval);
     let rest = watch.stop().await;
     assert!(!rest.iter().any(|event| matches!(event, WatchEvent::Compacted { .. })), "{rest:?}");
+}
+
+/// Every object there is, with its bytes.
+async fn objects(memory: &InMemory) -> Vec<(String, Vec<u8>)> {
+    let listed: Vec<_> = memory.list(None).try_collect().await.unwrap();
+    let mut objects = Vec::new();
+    for object in listed {
+        let bytes = memory.get(&object.location).await.unwrap().bytes().await.unwrap();
+        objects.push((object.location.to_string(), bytes.to_vec()));
+    }
+    objects
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_encrypted_remote_is_watched_and_compacted_and_its_keys_may_change_meanwhile() {
+    let memory = Arc::new(InMemory::new());
+    let store = FaultyStore::new(&memory, |_, _| Verdict::Pass);
+    let (alice, bob) = (Secret::generate(), Secret::generate());
+    let (a, b) = (replica(NOTES).await, replica(NOTES).await);
+    let alices = in_store(store.clone()).with_secret(alice.clone());
+    let bobs = in_store(store.clone()).with_secret(bob.clone());
+    a.encrypt_remote(&alices, &Lock::Recipients([alice.recipients(), bob.recipients()].concat())).await.unwrap();
+    let import = |name: u32| {
+        let sql = format!(
+            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
+             INSERT INTO note SELECT '{name}-' || i, 'planted words' FROM i"
+        );
+        run(&a, &sql);
+    };
+    for n in 0..7 {
+        import(n);
+        sync(&a, &alices).await;
+    }
+    let (mut watch, mut other) = (Watching::start(&a, &alices), Watching::start(&b, &bobs));
+    watch.synced_for(WatchCause::Start).await;
+    assert_eq!(other.synced_for(WatchCause::Start).await.pulled, 1_400);
+    import(7);
+    assert!(watch.synced_for(WatchCause::Commit).await.compaction_due);
+    let WatchEvent::Compacted { report } = watch.event().await else { panic!("no compaction") };
+    assert_eq!((report.joined_packs, report.written_packs, report.changes), (8, 1, 1_600));
+    // A new key, while both watch: what is written next is sealed with it, and both go on.
+    let rotated = a.rotate_keys(&alices, None).await.unwrap();
+    let epoch = rotated.epochs.iter().find(|epoch| epoch.current).unwrap().epoch.replace('-', "");
+    let before = objects(&memory).await;
+    run(&b, "INSERT INTO note VALUES ('later', 'planted words')");
+    while other.synced_for(WatchCause::Commit).await.pushed == 0 {}
+    while watch.synced_for(WatchCause::Interval).await.pulled == 0 {}
+    let after = objects(&memory).await;
+    let new: Vec<_> = after.iter().filter(|(name, _)| !before.iter().any(|(other, _)| other == name)).collect();
+    assert!(new.iter().any(|(name, _)| name.contains("/changes/")), "{}", new.len());
+    for (name, bytes) in new {
+        let sealed_under: String = bytes[4..20].iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(sealed_under, epoch, "{name}");
+    }
+    for (name, bytes) in &after {
+        assert!(!bytes.windows(7).any(|part| part == b"planted"), "{name}");
+        let is_open = name.contains("/identity/") || name.contains("/keys/");
+        assert!(is_open || bytes.starts_with(b"ZVS\x01"), "{name}");
+    }
+    // Bob goes: his watch ends, and says why; Alice's goes on.
+    a.remove_recipient(&alices, &bob.recipients()[0]).await.unwrap();
+    let error = timeout(Duration::from_secs(120), other.task).await.unwrap().unwrap().unwrap_err();
+    assert!(error.kind() == ErrorKind::Key && error.to_string().contains("it was removed"), "{error}");
+    run(&a, "INSERT INTO note VALUES ('last', 'planted words')");
+    assert_eq!(watch.synced_for(WatchCause::Commit).await.pushed, 1);
+    watch.stop().await;
+    assert_verified(&a, &alices).await;
 }

@@ -1,4 +1,5 @@
-"""Prints the tables of a remote, from loose files and packs, written from docs/format.md alone: python3 zvon_reader.py FOLDER"""
+"""Prints the tables of a remote, from loose files and packs, written from docs/format.md alone: python3 zvon_reader.py FOLDER [SECRET]
+The SECRET of an encrypted remote is a file, an age key or a passphrase; it needs the modules pyrage and cryptography."""
 import hashlib, io, json, math, pathlib, re, struct, subprocess, sys, uuid
 try: from compression.zstd import decompress   # Python 3.14; below, the zstandard module or else the zstd command
 except ImportError:
@@ -71,11 +72,42 @@ def unpack(file):   # the ids and files of a pack's changes
         yield from [(next(names), io.BytesIO(take(block, number(block, "I")))) for _ in range(records)]
         need(block.read() == b"", "a block's records do not end where it does")
     need(file.read() == b"", "bytes follow its end")
+def unlock(file):   # a key file, by age
+    import pyrage
+    secret = pathlib.Path(sys.argv[2]).read_text().strip()
+    keys = [pyrage.x25519.Identity.from_str(line) for line in secret.splitlines() if line.startswith("AGE-SECRET-KEY-")]
+    return pyrage.decrypt(file, keys) if keys else pyrage.passphrase.decrypt(file, secret)
+def epochs():   # the remote's identity, and the data keys of its epochs: the newest key file holds the older ones' too
+    identity, keys = None, {}
+    for path in sorted(REMOTE.glob("keys/*.age"), reverse=True):
+        if path.stem in keys: continue
+        form, identity, held = parts(decode(io.BytesIO(unlock(path.read_bytes()))), "format", "identity", "epochs")
+        need(form == 1, "the key file is of another format")
+        keys |= {id: bytes.fromhex(key["blob"]) for id, _, _, _, key in (parts(epoch, "epoch", "parents", "merge", "recipients", "key") for epoch in held)}
+    return identity, keys
+def content(path):   # an object's content: on an encrypted remote, opened chunk by chunk
+    if not IS_ENCRYPTED: return path.open("rb")
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+    sealed = path.read_bytes()
+    need(sealed[:4] == b"ZVS\1" and len(sealed) >= 52, "it is not sealed")
+    need((epoch := str(uuid.UUID(bytes=sealed[4:20]))) in KEYS, "its epoch is not known")
+    key = HKDF(hashes.SHA256(), 32, sealed[20:36], b"zvon sealed object").derive(KEYS[epoch])
+    bound = uuid.UUID(IDENTITY).bytes + sealed[4:20] + path.relative_to(REMOTE).as_posix().encode()
+    chunks = [sealed[at:at + 65552] for at in range(36, len(sealed), 65552)]
+    nonces = [bytes(7) + struct.pack(">IB", n, n + 1 == len(chunks)) for n in range(len(chunks))]
+    try: return io.BytesIO(b"".join(ChaCha20Poly1305(key).decrypt(*part, bound) for part in zip(nonces, chunks)))
+    except Exception: raise ValueError("its seal is broken") from None
 def writes(path):
-    if name := NAME.fullmatch(path.name): yield from read(name[1], path.open("rb"))
-    if PACK.fullmatch(path.name): yield from (write for id, file in unpack(path.open("rb")) for write in read(id, file))
+    if name := NAME.fullmatch(path.name): yield from read(name[1], content(path))
+    if PACK.fullmatch(path.name): yield from (write for id, file in unpack(content(path)) for write in read(id, file))
+REMOTE = pathlib.Path(sys.argv[1])
+IS_ENCRYPTED = any(b"encryption" in path.read_bytes() for path in REMOTE.glob("identity/*"))
+IDENTITY, KEYS = epochs() if IS_ENCRYPTED else (None, {})
+need(not IS_ENCRYPTED or all(path.name == IDENTITY for path in REMOTE.glob("identity/*")), "an identity is not this remote's own")
 rows, tables = {}, {}
-for path in sorted(path for folder in ("changes", "packs") for path in pathlib.Path(sys.argv[1], folder).glob("*")):
+for path in sorted(path for folder in ("changes", "packs") for path in REMOTE.glob(f"{folder}/*")):
     try:
         for row, column, write in list(writes(path)):   # the write of the greatest id wins
             if write[0] >= rows.setdefault(row, {}).setdefault(column, write)[0]: rows[row][column] = write

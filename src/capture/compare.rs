@@ -199,6 +199,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let (mut edited, mut new) = (Vec::new(), Vec::new());
         for n in 0..self.source.columns.len() {
             let now = row.get_ref(self.source.lead_len() + n)?;
+            if self.is_untranslated(entity_id, n, now)? {
+                continue;
+            }
             match registers.get(self.recorded.number(n)) {
                 Some(register) => {
                     let name = self.source.logged_name(&self.source.columns[n]);
@@ -253,7 +256,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let (mut edited, mut is_as_registered) = (Vec::new(), now.alive());
         for n in 0..self.source.columns.len() {
             let there = row.get_ref(self.source.lead_len() + n)?;
-            self.notice_reference(entity_id, n, &now, there)?;
+            if self.notice_reference(entity_id, n, &now, there)? {
+                continue;
+            }
             let is_same = |state: &Registers| self.is_state(lead, n, state, there);
             let mut accounted = is_same(&now)?;
             is_as_registered &= accounted;
@@ -290,24 +295,27 @@ impl<'a, 'c> Comparison<'a, 'c> {
         }
     }
 
-    /// A reference that nothing translates: to a row that gave up its integer before a merge could come to it, or one that its
-    /// user wrote and that is left out of the log. One that is NULL for want of its row waits for that.
-    fn notice_reference(&mut self, entity_id: &str, n: usize, now: &Registers, there: ValueRef<'_>) -> Result<()> {
-        let Some(parent_no) = self.recorded.target(n) else { return Ok(()) };
-        let (conn, there) = (self.recorder.conn(), read_value(there));
+    /// Looks at a reference; says whether nothing translates it: it is to a row that gave up its integer before a merge could come
+    /// to it, or one that its user wrote and that is left out of the log. One that is NULL for want of its row waits for that.
+    fn notice_reference(&mut self, entity_id: &str, n: usize, now: &Registers, there: ValueRef<'_>) -> Result<bool> {
+        let Some(parent_no) = self.recorded.target(n) else { return Ok(false) };
+        let (conn, value) = (self.recorder.conn(), read_value(there));
         let name = self.source.logged_name(&self.source.columns[n]);
         let logged = match now.get(self.recorded.number(n)) {
             Some(register) => Base::default().value(conn, register.id, name)?,
             None => Value::Null,
         };
-        match (to_logged(conn, parent_no, &there)?, &there) {
-            (None, Value::Integer(local)) => match referred(&logged) {
-                Some(parent) if self.had(parent_no, &parent, *local)? => set_free(conn, parent_no, *local, &parent),
-                _ => leave_out(conn, &self.cell(entity_id, n)),
-            },
-            (None, _) => leave_out(conn, &self.cell(entity_id, n)),
-            (Some(Value::Null), _) if logged != Value::Null => touch(conn, self.source.table_no, entity_id),
-            _ => Ok(()),
+        match (to_logged(conn, parent_no, &value)?, &value, referred(&logged)) {
+            (None, Value::Integer(local), Some(parent)) if self.had(parent_no, &parent, *local)? => {
+                set_free(conn, parent_no, *local, &parent)?;
+                Ok(true)
+            }
+            (None, _, _) => self.is_untranslated(entity_id, n, there),
+            (Some(Value::Null), _, _) if logged != Value::Null => {
+                touch(conn, self.source.table_no, entity_id)?;
+                Ok(false)
+            }
+            _ => Ok(false),
         }
     }
 
@@ -324,9 +332,16 @@ impl<'a, 'c> Comparison<'a, 'c> {
         })
     }
 
-    fn cell(&self, entity_id: &str, n: usize) -> Untranslated {
-        let column_no = Some(self.recorded.number(n));
-        Untranslated { table_no: self.source.table_no, row: entity_id.to_owned(), column_no }
+    /// Whether a column refers to a row that is not known yet: then the next seal comes back to it.
+    fn is_untranslated(&self, entity_id: &str, n: usize, now: ValueRef<'_>) -> Result<bool> {
+        let Some(parent_no) = self.recorded.target(n) else { return Ok(false) };
+        let conn = self.recorder.conn();
+        let lacks = to_logged(conn, parent_no, &read_value(now))?.is_none();
+        if lacks {
+            let column_no = Some(self.recorded.number(n));
+            leave_out(conn, &Untranslated { table_no: self.source.table_no, row: entity_id.to_owned(), column_no })?;
+        }
+        Ok(lacks)
     }
 
     /// Rows that were shown and are not there.
@@ -403,16 +418,15 @@ impl<'a, 'c> Comparison<'a, 'c> {
         Clock::backfill(self.backfilled - 1, self.recorder.world.random())
     }
 
-    /// Whether the table's value is the log's, seen through the column's affinity; a reference that cannot be translated yet
-    /// is no edit.
+    /// Whether the table's value is the log's, seen through the column's affinity. A reference to a row that is not here is
+    /// NULL in the table.
     fn same(&self, lead: &[Value], column: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
         let (conn, now) = (self.recorder.conn(), read_value(now));
         if let Some(parent_no) = self.recorded.target(column) {
             return Ok(match to_logged(conn, parent_no, &now)? {
-                None => true,
-                // A reference to a row that is not here is shown as NULL.
                 Some(Value::Null) => to_local(conn, parent_no, then)?.is_none_or(|local| local == Value::Null),
                 Some(now) => same_reference(&now, then),
+                None => false,
             });
         }
         if now == *then {

@@ -2,6 +2,7 @@
 
 mod conflicts;
 mod counters;
+mod epochs;
 mod held;
 mod identity;
 mod log;
@@ -21,6 +22,7 @@ pub(crate) use conflicts::{
     ConflictRow, count_conflicts, list_conflicts, mark_restored, mend_conflicts, record_conflict, wrong_conflicts,
 };
 pub(crate) use counters::{backfills, greatest_seen, is_exposed};
+pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
 pub(crate) use identity::{
     Keyed, References, bind_local, entity_of, local_of, referred, to_local, to_logged, unbind_local,
@@ -43,9 +45,9 @@ pub(crate) use untranslated::{
 pub(crate) use redate::redate;
 pub(crate) use remembered::{doubt_remote, forget_wrong, wrong_memory};
 pub(crate) use remotes::{
-    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, definitions, forget_refused, keep, kept, known_identities,
-    list_remotes, newest_definition, pushed_seq, refused_files, remember_definition, remember_identity,
-    remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
+    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, ask_for_refused, definitions, forget_refused, keep, kept,
+    known_identities, list_remotes, newest_definition, pushed_seq, refused_files, remember_definition,
+    remember_identity, remember_refused, remember_remote, set_pushed, set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::retire_backfills;
 pub(crate) use separate::separate;

@@ -18,6 +18,8 @@ pub(crate) struct PackRow {
     pub(crate) changes: u64,
     /// The bytes of its records, once decompressed.
     pub(crate) raw: u64,
+    /// The epoch under which it is sealed, on an encrypted remote.
+    pub(crate) epoch: Option<ChangeId>,
     /// The least and the greatest id in it.
     pub(crate) first: ChangeId,
     pub(crate) last: ChangeId,
@@ -27,6 +29,13 @@ pub(crate) struct PackRow {
     pub(crate) seen_ms: u64,
     /// Whether packs of greater names hold all of its changes.
     pub(crate) covered: Covered,
+}
+
+impl PackRow {
+    /// Whether it is sealed under another epoch than the current one. One whose epoch is not known is left as it is.
+    pub(crate) fn is_sealed_before(&self, current: Option<ChangeId>) -> bool {
+        current.is_some() && self.epoch.is_some() && self.epoch != current
+    }
 }
 
 /// Whether packs of greater names hold all of a pack's changes.
@@ -63,6 +72,8 @@ pub(crate) struct NewPack<'a> {
     pub(crate) pack: ChangeId,
     pub(crate) size: u64,
     pub(crate) raw: u64,
+    /// The epoch under which it is sealed, on an encrypted remote.
+    pub(crate) epoch: Option<ChangeId>,
     /// The ids of its changes, ascending and not empty.
     pub(crate) ids: &'a [ChangeId],
     pub(crate) complete: bool,
@@ -70,7 +81,7 @@ pub(crate) struct NewPack<'a> {
 
 /// The remembered packs of a remote, by name.
 pub(crate) fn list_packs(conn: &Connection, remote: i64) -> Result<Vec<PackRow>> {
-    let sql = "SELECT pack, size, changes, raw, first, last, complete, seen_ms, covered_ms FROM ZV_PACK \
+    let sql = "SELECT pack, size, changes, raw, first, last, complete, seen_ms, covered_ms, epoch FROM ZV_PACK \
                WHERE remote_no = ?1 ORDER BY pack";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([remote])?;
@@ -86,6 +97,7 @@ pub(crate) fn list_packs(conn: &Connection, remote: i64) -> Result<Vec<PackRow>>
             complete: row.get(6)?,
             seen_ms: row.get(7)?,
             covered: Covered::decode(row.get(8)?),
+            epoch: row.get::<_, Option<[u8; 16]>>(9)?.map(id_from).transpose()?,
         });
     }
     Ok(packs)
@@ -104,12 +116,12 @@ pub(crate) fn pack_ids(conn: &Connection, remote: i64, pack: ChangeId) -> Result
 
 /// Remembers a pack. One that is remembered already keeps its time.
 pub(crate) fn remember_pack(conn: &Connection, remote: i64, new: NewPack<'_>, now_ms: u64) -> Result<()> {
-    let NewPack { pack, size, raw, ids, complete } = new;
+    let NewPack { pack, size, raw, epoch, ids, complete } = new;
     let (Some(first), Some(last)) = (ids.first(), ids.last()) else { return Ok(()) };
-    let sql = "INSERT INTO ZV_PACK (remote_no, pack, size, changes, raw, first, last, complete, seen_ms, covered_ms, ids) \
-               VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, -1, ?10) \
+    let sql = "INSERT INTO ZV_PACK (remote_no, pack, size, changes, raw, first, last, complete, seen_ms, covered_ms, ids, \
+               epoch) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, -1, ?10, ?11) \
                ON CONFLICT (remote_no, pack) DO UPDATE SET size = ?3, changes = ?4, raw = ?5, first = ?6, last = ?7, \
-               complete = ?8, ids = ?10";
+               complete = ?8, ids = ?10, epoch = ?11";
     conn.prepare_cached(sql)?.execute((
         remote,
         pack.as_bytes(),
@@ -121,6 +133,7 @@ pub(crate) fn remember_pack(conn: &Connection, remote: i64, new: NewPack<'_>, no
         complete,
         now_ms.max(1),
         encode_ids(ids),
+        epoch.as_ref().map(ChangeId::as_bytes),
     ))?;
     // It may hold what older packs hold.
     let sql = "UPDATE ZV_PACK SET covered_ms = -1 WHERE remote_no = ?1 AND pack < ?2 AND covered_ms = 0 \

@@ -47,7 +47,13 @@ struct Memory {
     is_right: fn(&Connection, &Row<'_>) -> Result<bool>,
 }
 
-const MEMORIES: [Memory; 8] = [
+const MEMORIES: [Memory; 9] = [
+    Memory {
+        table: "ZV_EPOCH",
+        key: &["remote_no", "epoch"],
+        columns: "remote_no, epoch, fingerprint, file",
+        is_right: is_epoch,
+    },
     Memory { table: "ZV_IDENTITY", key: &["identity", "remote_no"], columns: "remote_no, identity", is_right: has_id },
     Memory {
         table: "ZV_LOOSE",
@@ -207,6 +213,11 @@ fn is_text(row: &Row<'_>, at: usize) -> bool {
 
 fn has_id(_: &Connection, row: &Row<'_>) -> Result<bool> {
     Ok(id(row, 1).is_some())
+}
+
+fn is_epoch(_: &Connection, row: &Row<'_>) -> Result<bool> {
+    let is_print = row.get_ref(2)?.as_blob().is_ok_and(|print| print.len() == 32);
+    Ok(id(row, 1).is_some() && is_print && row.get::<_, Option<Vec<u8>>>(3).is_ok())
 }
 
 fn is_loose(conn: &Connection, row: &Row<'_>) -> Result<bool> {

@@ -140,6 +140,12 @@ pub(crate) fn remember_refused(conn: &Connection, remote: i64, file: &RefusedFil
     Ok(())
 }
 
+/// Lets the next look at a remote ask for every refused file, whatever its time.
+pub(crate) fn ask_for_refused(conn: &Connection, remote: i64) -> Result<()> {
+    conn.prepare_cached("UPDATE ZV_REFUSED SET retry_ms = 0 WHERE remote_no = ?1")?.execute([remote])?;
+    Ok(())
+}
+
 /// Forgets a refused file that was read after all, or is gone.
 pub(crate) fn forget_refused(conn: &Connection, remote: i64, name: &str) -> Result<()> {
     let sql = "DELETE FROM ZV_REFUSED WHERE remote_no = ?1 AND name = ?2";

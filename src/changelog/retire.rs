@@ -10,7 +10,7 @@ use super::redate::rename_all;
 use super::{IdText, Log, lower, read_fields, read_head};
 use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::Result;
-use crate::model::{ChangeId, Clock, DELETED_FIELD};
+use crate::model::{ChangeId, Clock};
 use crate::world::World;
 
 /// How many entities are cached before they are written back.
@@ -73,6 +73,7 @@ impl Retired<'_> {
         if backfills.is_empty() {
             return Ok(());
         }
+        // A delete is newer than any backfill: what the row was stays known, should somebody bring it back.
         let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
         for backfill in backfills {
             match retire(log, (table_no, &head.entity_id), backfill, &written)? {
@@ -107,11 +108,10 @@ enum Left {
 /// Takes back what a backfill says of the columns that were written.
 fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<Left> {
     let conn = log.conn;
-    let deletes = written.iter().any(|name| name == DELETED_FIELD);
     let (mut left, mut taken) = (0, 0);
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
-        if !deletes && !written.contains(&name) {
+        if !written.contains(&name) {
             left += 1;
             continue;
         }

@@ -1,8 +1,10 @@
 //! SQLite itself: opening a file, our own tables, the shape of a user's, quoted names. Knows nothing of changes or remotes.
 
+mod at_rest;
 mod default;
 mod error;
 mod index_sql;
+mod key;
 mod metadata;
 mod open;
 mod quote;
@@ -13,8 +15,11 @@ mod value;
 
 pub(crate) use default::{constant_default, constant_expression};
 pub(crate) use index_sql::IndexSql;
+pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, forget_metadata, get_metadata, set_metadata};
-pub(crate) use open::{create_replica, immediate, open_damaged, open_database, open_replica, record_version};
+pub(crate) use open::{
+    create_replica, encrypt_database, immediate, is_blank, open_damaged, open_database, open_replica, record_version,
+};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
     Affinity, Column, ForeignKey, Part, Table, TableKind, Unique, condition, read_table, same_name, table_names,

@@ -4,14 +4,20 @@ use std::path::Path;
 use std::time::Duration;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavior};
 
+use super::at_rest;
+use super::key::{self, Cipher, DatabaseKey};
 use super::{Metadata, get_metadata, set_metadata};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes our tables, and what turns those of each version into the next one's.
-const SCHEMAS: [&str; 3] =
-    [include_str!("../../schema/001.sql"), include_str!("../../schema/002.sql"), include_str!("../../schema/003.sql")];
+const SCHEMAS: [&str; 4] = [
+    include_str!("../../schema/001.sql"),
+    include_str!("../../schema/002.sql"),
+    include_str!("../../schema/003.sql"),
+    include_str!("../../schema/004.sql"),
+];
 
 /// How long a statement waits for another program's transaction.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -19,25 +25,57 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The pages kept in memory: a merge moves between the log, the registers and the user's tables.
 const CACHE_KIB: i64 = 8 << 10;
 
-/// Opens a database file (`:memory:` for one in memory); a missing file is made only where `create` says so.
-pub(crate) fn open_database(path: &Path, create: bool) -> Result<Connection> {
-    let describe = |e: rusqlite::Error| {
-        let e = Error::from(e);
-        Error::new(e.kind(), format!("{}: {e}", path.display())).caused_by(e)
+/// Opens a database file (`:memory:` for one in memory); a missing file is made only where `create` says so, encrypted where
+/// there is a key.
+pub(crate) fn open_database(path: &Path, create: bool, key: Option<&DatabaseKey>) -> Result<Connection> {
+    let describe = |e: rusqlite::Error| match e.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase) => key::explain(path, key.is_some()).caused_by(e),
+        _ => {
+            let e = Error::from(e);
+            Error::new(e.kind(), format!("{}: {e}", path.display())).caused_by(e)
+        }
     };
     if !create && path != Path::new(":memory:") && !path.exists() {
         return Err(Error::new(ErrorKind::Database, format!("{}: no such file", path.display())));
     }
     let mut flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     flags.set(OpenFlags::SQLITE_OPEN_CREATE, create);
-    let conn = Connection::open_with_flags(path, flags).map_err(describe)?;
-    configure(&conn).map_err(describe)?;
+    let conn = match key {
+        None => connect(path, flags, None),
+        Some(key) => {
+            key::check_build(path)?;
+            connect(path, flags, Some((key, Cipher::Current))).or_else(|e| match e.sqlite_error_code() {
+                Some(ErrorCode::NotADatabase) => connect(path, flags, Some((key, Cipher::Three))),
+                _ => Err(e),
+            })
+        }
+    };
+    let conn = conn.map_err(describe)?;
     let encoding: String = conn.query_row("PRAGMA encoding", [], |row| row.get(0)).map_err(describe)?;
     if encoding != "UTF-8" {
         let message = format!("{}: the database is encoded in {encoding}; only UTF-8 can be tracked", path.display());
         return Err(Error::new(ErrorKind::Database, message));
     }
     Ok(conn)
+}
+
+fn connect(path: &Path, flags: OpenFlags, key: Option<(&DatabaseKey, Cipher)>) -> rusqlite::Result<Connection> {
+    let conn = Connection::open_with_flags(path, flags)?;
+    if let Some((key, cipher)) = key {
+        key::apply(&conn, key, cipher)?;
+    }
+    configure(&conn)?;
+    Ok(conn)
+}
+
+/// Makes an existing database that is not encrypted an encrypted one; one that is, or is not there, stays as it is.
+pub(crate) fn encrypt_database(path: &Path, key: &DatabaseKey) -> Result<bool> {
+    key::check_build(path)?;
+    if key::is_plain(path) != Some(true) {
+        return Ok(false);
+    }
+    at_rest::encrypt(path, key)?;
+    Ok(true)
 }
 
 /// Foreign keys are enforced by the programs that write, and by the merge's own rules: no action may run here.
@@ -58,6 +96,21 @@ pub(crate) fn is_replica(conn: &Connection) -> Result<bool> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
+/// Whether a database holds nothing of anybody's: an empty file, or a replica without tables, history and remote, as a
+/// clone leaves that was cut off at its very beginning.
+pub(crate) fn is_blank(conn: &Connection) -> Result<bool> {
+    let others = "SELECT EXISTS (SELECT 1 FROM sqlite_schema \
+                  WHERE name NOT LIKE 'ZV\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\')";
+    if conn.query_row(others, [], |row| row.get(0))? {
+        return Ok(false);
+    }
+    if !is_replica(conn)? {
+        return Ok(true);
+    }
+    let has_history: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_CHANGE)", [], |row| row.get(0))?;
+    Ok(!has_history && get_metadata::<String>(conn, Metadata::Remote)?.is_none())
+}
+
 /// Makes our tables, with a new author id, or renews those of an older version.
 pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> {
     if is_replica(conn)? {
@@ -76,8 +129,8 @@ pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> 
 }
 
 /// Opens a replica: refuses a database without a log and one of a newer format, renews one of an older.
-pub(crate) fn open_replica(path: &Path) -> Result<Connection> {
-    let mut conn = open_database(path, false)?;
+pub(crate) fn open_replica(path: &Path, key: Option<&DatabaseKey>) -> Result<Connection> {
+    let mut conn = open_database(path, false, key)?;
     if !is_replica(&conn)? {
         return Err(no_replica(&conn, path)?);
     }
@@ -86,8 +139,8 @@ pub(crate) fn open_replica(path: &Path) -> Result<Connection> {
 }
 
 /// Opens what was a replica, whatever of our own tables is left: for those who look at the damage or mend it.
-pub(crate) fn open_damaged(path: &Path) -> Result<Connection> {
-    let mut conn = open_database(path, false)?;
+pub(crate) fn open_damaged(path: &Path, key: Option<&DatabaseKey>) -> Result<Connection> {
+    let mut conn = open_database(path, false, key)?;
     if !was_replica(&conn)? {
         return Err(no_replica(&conn, path)?);
     }

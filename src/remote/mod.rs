@@ -1,6 +1,7 @@
-//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put,
-//! delete. Every object's body passes through `get`, `body` and `put`. Knows the names of objects and
-//! nothing of what they hold; no SQL, no merging. Relies on no conditional write, no lock and no order.
+//! Remotes: a URL turned into a place in a store, and the few things done there: list, get, put, delete. Knows the names of
+//! objects and nothing of what they hold, but that what goes to an encrypted remote is sealed, and what comes from there is
+//! opened: every object's body passes through `get`, `body` and `put`. No SQL, no merging. Relies on no conditional write, no
+//! lock and no order.
 
 mod failure;
 mod folder;
@@ -10,12 +11,15 @@ mod location;
 mod memory;
 mod options;
 mod s3;
+mod sealed;
 mod store;
 mod traffic;
 mod xml;
 
 #[cfg(test)]
 mod s3_tests;
+#[cfg(test)]
+mod sealed_tests;
 #[cfg(test)]
 mod tests;
 
@@ -29,10 +33,12 @@ use futures::stream::BoxStream;
 use object_store::ObjectStore;
 
 use crate::error::{Error, ErrorKind, Result};
+use crate::seal::{BadSeal, Secret};
 use crate::wire::ObjectName;
 use failure::Speaker;
 use folder::Folder;
 use location::{Bucket, Location};
+use sealed::Sealing;
 use store::Store;
 use traffic::Counters;
 
@@ -48,9 +54,13 @@ pub use traffic::Traffic;
 /// # Ok::<(), zvon::Error>(())
 /// ```
 #[derive(Clone)]
-pub struct Remote(Arc<Inner>);
+pub struct Remote {
+    place: Arc<Place>,
+    sealing: Sealing,
+}
 
-struct Inner {
+/// Where a remote is, and how to get there.
+struct Place {
     url: String,
     backend: Backend,
     counters: Arc<Counters>,
@@ -72,10 +82,30 @@ pub(crate) enum Fetched {
     Gone,
     /// It is larger than the limit; at most that much of it was held in memory.
     TooLarge,
+    /// It is there, and its seal does not open.
+    Unopened(BadSeal),
 }
 
 /// The bytes of an object, or of a part of it, as they come.
-pub(crate) type Body = BoxStream<'static, Result<Bytes>>;
+pub(crate) type Body = BoxStream<'static, Result<Bytes, Interruption>>;
+
+/// Why the bytes of an object stop coming.
+#[derive(Debug)]
+pub(crate) enum Interruption {
+    /// The remote failed.
+    Failed(Error),
+    /// Its seal does not open.
+    Unopened(BadSeal),
+}
+
+impl From<Error> for Interruption {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// The bytes of an object as they lie there.
+type RawBody = BoxStream<'static, Result<Bytes>>;
 
 impl Remote {
     /// Opens the place that a URL names. Nothing is sent yet; a folder that is missing is made.
@@ -129,24 +159,32 @@ impl Remote {
     }
 
     fn new(url: String, backend: Backend, counters: Arc<Counters>, has_own_clock: bool) -> Self {
-        Self(Arc::new(Inner { url, backend, counters, has_own_clock }))
+        Self { place: Arc::new(Place { url, backend, counters, has_own_clock }), sealing: Sealing::default() }
+    }
+
+    /// The same remote, encrypted: with the secret that opens its keys. A remote that turns out not to be encrypted is refused
+    /// from then on. The keys are opened once for this remote and its clones.
+    #[must_use]
+    pub fn with_secret(mut self, secret: Secret) -> Self {
+        self.sealing = Sealing::with(secret);
+        self
     }
 
     /// The place as text, without secrets: the same place, however it was written, has the same text.
     ///
     /// What a setting adds to an S3 URL (its endpoint) is not part of it.
     pub fn url(&self) -> &str {
-        &self.0.url
+        &self.place.url
     }
 
     /// What was asked and moved through this remote and its clones so far.
     pub fn traffic(&self) -> Traffic {
-        self.0.counters.read()
+        self.place.counters.read()
     }
 
     /// The remote's folder, where it is one.
     pub(crate) fn folder(&self) -> Option<&Path> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => Some(folder.root()),
             Backend::Store(_) => None,
         }
@@ -154,34 +192,34 @@ impl Remote {
 
     /// Whether the times that [`modified_ms`](Self::modified_ms) tells come from another clock than this machine's.
     pub(crate) fn has_own_clock(&self) -> bool {
-        self.0.has_own_clock
+        self.place.has_own_clock
     }
 
     /// Whether the place is a folder, which another program may carry elsewhere.
     pub(crate) fn is_folder(&self) -> bool {
-        matches!(self.0.backend, Backend::Folder(_))
+        matches!(self.place.backend, Backend::Folder(_))
     }
 
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.list().await,
             Backend::Store(store) => store.list(self.url()).await,
         }
     }
 
-    /// An object's bytes, at most `limit` of them, whatever the store says about its size.
-    pub(crate) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
-        match &self.0.backend {
+    /// An object's bytes as they lie there, at most `limit` of them, whatever the store says about its size.
+    async fn get_as_is(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.get(name, limit).await,
             Backend::Store(store) => store.get(name, limit, self.url()).await,
         }
     }
 
-    /// An object's bytes as they come, from a place in it on, for so many bytes at most or to its end. Nothing if there is no
+    /// An object's bytes as they lie there and as they come, from a place in it on, for so many bytes at most or to its end. Nothing if there is no
     /// such object (any more). Whoever drops the body before its end leaves the rest unread.
-    pub(crate) async fn body(&self, name: &ObjectName, from: u64, len: Option<u64>) -> Result<Option<Body>> {
-        let body = match &self.0.backend {
+    async fn body_as_is(&self, name: &ObjectName, from: u64, len: Option<u64>) -> Result<Option<RawBody>> {
+        let body = match &self.place.backend {
             Backend::Folder(folder) => folder.body(name, from, len).await?,
             Backend::Store(store) => {
                 let opened = store.body(name, from, len).await;
@@ -190,13 +228,13 @@ impl Remote {
                 opened.map(|body| body.map(move |chunk| chunk.map_err(|e| remote.explain_read(&name, &e))).boxed())
             }
         };
-        let counters = Arc::clone(&self.0.counters);
+        let counters = Arc::clone(&self.place.counters);
         Ok(body.map(|body| body.inspect(move |chunk| count(&counters, chunk)).boxed()))
     }
 
     fn explain_read(&self, name: &ObjectName, error: &object_store::Error) -> Error {
         let doing = format!("read {name} from {}", self.url());
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Store(store) => store.explain(&doing, error),
             Backend::Folder(_) => Error::new(ErrorKind::Remote, format!("cannot {doing}: {error}")),
         }
@@ -204,16 +242,16 @@ impl Remote {
 
     /// Deletes objects. One that is gone already is as good as deleted.
     pub(crate) async fn delete(&self, names: Vec<ObjectName>) -> Result<()> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.delete(names).await,
             Backend::Store(store) => store.delete(names, self.url()).await,
         }
     }
 
-    /// Writes an object, over the old one if there is one: a name always has the same bytes. It is durable afterwards, and
+    /// Writes an object, over the old one if there is one: a name always has the same content. It is durable afterwards, and
     /// nobody sees a part of it.
-    pub(crate) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
-        match &self.0.backend {
+    async fn put_as_is(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.put(name, bytes).await,
             Backend::Store(store) => store.put(name, bytes, self.url()).await,
         }
@@ -221,7 +259,7 @@ impl Remote {
 
     /// When an object was last written, in milliseconds since the Unix epoch, or nothing if there is no such object.
     pub(crate) async fn modified_ms(&self, name: &ObjectName) -> Result<Option<u64>> {
-        match &self.0.backend {
+        match &self.place.backend {
             Backend::Folder(folder) => folder.modified_ms(name).await,
             Backend::Store(store) => store.modified_ms(name, self.url()).await,
         }

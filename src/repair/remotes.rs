@@ -11,6 +11,10 @@ pub(super) fn mend(conn: &Connection, told: &mut Told) -> Result<()> {
     for (table, count) in wrong.counts() {
         told.did(count, |n| match table {
             "ZV_REMOTE" => format!("what is known of {n} remotes was put right"),
+            "ZV_EPOCH" => format!(
+                "{n} entries of ZV_EPOCH were forgotten: the next sync takes the keys that it finds there for the right ones, so \
+                 compare `zvon key list` with another replica's"
+            ),
             "ZV_KEPT" | "ZV_DEFINITION" => format!("{n} entries of {table} were put right, or taken out"),
             _ => format!("{n} entries of {table} were forgotten; the next sync finds out anew"),
         });

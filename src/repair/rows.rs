@@ -76,7 +76,8 @@ pub(super) fn keep_notes(conn: &Connection) -> Result<()> {
 
 /// Tells what the merge made of it.
 pub(super) fn tell_of_notes(conn: &Connection, told: &mut Told) -> Result<()> {
-    let sql = "SELECT count(*) FROM temp.ZV_HIDDEN AS h JOIN ZV_REGISTER AS r USING (table_no, entity_id) WHERE r.shown";
+    let sql =
+        "SELECT count(*) FROM temp.ZV_HIDDEN AS h JOIN ZV_REGISTER AS r USING (table_no, entity_id) WHERE r.shown";
     let shown: u64 = conn.query_row(sql, [], |row| row.get(0))?;
     told.did(shown, |n| format!("{n} rows that were not in their tables, and that nothing keeps out, are there now"));
     conn.execute_batch("DROP TABLE temp.ZV_HIDDEN")?;

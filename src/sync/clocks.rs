@@ -9,7 +9,7 @@ use super::{Meeting, RemoteRow, Session, drift_ms, packs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CLOCK_FLOOR_MS, ChangeId, Clock};
 use crate::remote::{Listing, Remote};
-use crate::wire::{ObjectName, RemoteIdentity};
+use crate::wire::ObjectName;
 
 /// How many authors must be heard before most of them can outvote this machine.
 const MIN_AUTHORS: usize = 3;
@@ -119,7 +119,7 @@ async fn ask_store(session: &Session, remote: &Remote, row: &RemoteRow, meeting:
 /// Writes an identity again and asks when that was.
 pub(super) async fn store_clock(remote: &Remote, identity: ChangeId) -> Result<Option<u64>> {
     let name = ObjectName::Identity(identity);
-    if remote.put(&name, RemoteIdentity::new(identity.to_string()).encode().into()).await.is_err() {
+    if remote.put(&name, remote.identity_object(identity)).await.is_err() {
         // Somebody who may only read cannot ask; pushing will say so in its own words.
         return Ok(None);
     }

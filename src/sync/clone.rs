@@ -1,8 +1,8 @@
 //! A new replica from a remote alone: its tables made from the definitions found there, once they are known to be harmless.
 
-use super::{Session, definitions};
+use super::{Session, definitions, unlock};
 use crate::capture::{TrackOptions, Wanted, track};
-use crate::changelog::Log;
+use crate::changelog::{Log, remember_remote};
 use crate::db::{immediate, read_table};
 use crate::error::{Error, ErrorKind, Result};
 use crate::guard::check_definition;
@@ -12,6 +12,7 @@ use crate::wire::{Identity, ObjectName, TableDefinition};
 /// Refuses a remote from which no replica can be made, before a file is.
 pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
     let listing = remote.list().await?;
+    unlock::open(remote, &unlock::Remembered::default(), &listing).await?;
     let has_tables = listing.others.iter().any(|listed| matches!(listed.name, ObjectName::Schema(_)));
     if has_tables {
         return Ok(());
@@ -26,6 +27,9 @@ pub(crate) async fn check_clonable(remote: &Remote) -> Result<()> {
 /// Makes and tracks the tables that the remote defines and that are not here yet.
 pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<()> {
     let listing = std::sync::Arc::new(remote.list().await?);
+    let url = remote.url().to_owned();
+    let row = session.run(move |conn| remember_remote(conn, &url)).await?;
+    let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     definitions::pull(session, remote, &listing).await?;
     let world = session.world.clone();
     session

@@ -1,5 +1,6 @@
 //! Table definitions on their way: those of tracked tables written to `schemas/`, those of the remote read from there.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -79,20 +80,21 @@ fn remember(conn: &Connection, table_no: u32, definition: &TableDefinition) -> R
 pub(super) async fn pull(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<Vec<String>> {
     let known = session.run(|conn| definitions(conn)).await?;
     let listed = listing.others.iter().filter_map(|listed| match listed.name {
-        ObjectName::Schema(hash) if listed.size <= LIMIT => Some(hash),
+        ObjectName::Schema(_) if remote.content_len(listed.size) <= LIMIT => Some(listed.name),
         _ => None,
     });
-    let lacking: Vec<[u8; 32]> =
-        listed.filter(|hash| !known.iter().any(|d| d.hash == *hash)).take(MAX_DEFINITIONS).collect();
+    let here: HashSet<ObjectName> = known.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
+    let lacking: Vec<ObjectName> = listed.filter(|name| !here.contains(name)).take(MAX_DEFINITIONS).collect();
     let (mut fetched, mut notices) = (Vec::new(), Vec::new());
-    for hash in lacking {
-        let name = ObjectName::Schema(hash);
-        if let Fetched::Bytes(bytes) = remote.get(&name, LIMIT).await? {
-            match TableDefinition::decode(&bytes) {
-                Ok(definition) if definition.hash() == hash => fetched.push(definition),
+    for name in lacking {
+        match remote.get(&name, LIMIT).await? {
+            Fetched::Bytes(bytes) => match TableDefinition::decode(&bytes) {
+                Ok(read) if remote.schema_names(&read.hash()).contains(&name) => fetched.push(read),
                 Ok(_) => notices.push(format!("{name} on the remote does not have the content that its name says")),
                 Err(bad) => notices.push(format!("{name} on the remote is no table definition: {bad}")),
-            }
+            },
+            Fetched::Unopened(bad) => notices.push(format!("{name} on the remote cannot be read: {bad}")),
+            Fetched::Gone | Fetched::TooLarge => {}
         }
     }
     notices.extend(session.run(move |conn| adopt(conn, &fetched)).await?);
@@ -147,7 +149,7 @@ fn key_words(key: &[String]) -> String {
 /// Writes the definitions that the remote lacks.
 pub(super) async fn push(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<()> {
     for definition in session.run(|conn| definitions(conn)).await? {
-        let name = ObjectName::Schema(definition.hash);
+        let Some(name) = remote.schema_names(&definition.hash).into_iter().next() else { continue };
         if listing.others.binary_search_by_key(&name, |listed| listed.name).is_err() {
             remote.put(&name, definition.body.into()).await?;
         }

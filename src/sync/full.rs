@@ -31,7 +31,7 @@ pub(crate) enum Standing {
 pub(crate) async fn inspect(remote: &Remote, change: &Change, limit: u64) -> Result<Standing> {
     Ok(match remote.get(&ObjectName::Change(change.id), limit).await? {
         Fetched::Gone => Standing::Gone,
-        Fetched::TooLarge => Standing::Different,
+        Fetched::TooLarge | Fetched::Unopened(_) => Standing::Different,
         Fetched::Bytes(bytes) => match decode_change(change.id, &bytes) {
             Ok(there) if same_change(&there, change) => Standing::Same,
             _ => Standing::Different,

@@ -6,6 +6,7 @@ pub(crate) mod compaction;
 mod definitions;
 mod full;
 mod join;
+mod keys;
 mod packs;
 mod places;
 mod plan;
@@ -13,6 +14,7 @@ mod pull;
 mod push;
 mod session;
 mod survey;
+mod unlock;
 mod verify_remote;
 
 use std::sync::Arc;
@@ -21,19 +23,22 @@ use std::time::Duration;
 use crate::capture::{Installed, renew, seal, seal_within};
 use crate::changelog::{
     LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
-    remember_identity, remember_remote, retire_backfills, set_synced, waiting,
+    remember_identity, remember_remote, retire_backfills, set_encrypted, set_synced, waiting,
 };
 use crate::db::immediate;
-use crate::error::{Error, ErrorKind, Result};
+use crate::error::Result;
 use crate::merge::merge;
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Fetched, Listing, Remote};
 use crate::report::{OversizeChange, Phase, SyncReport};
-use crate::wire::{Layout, ObjectName, RemoteIdentity};
+use crate::wire::{Layout, ObjectName};
 pub(crate) use clone::{check_clonable, create_tables};
 pub use compaction::CompactOptions;
 pub(crate) use compaction::compact;
 pub(crate) use definitions::{define, differences};
+pub(crate) use keys::{
+    change as change_keys, encrypt, list as list_keys, with as with_recipient, without as without_recipient,
+};
 use plan::Known;
 pub(crate) use push::oversize;
 pub(crate) use session::Session;
@@ -85,6 +90,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let mut report = SyncReport { remote: remote.url().to_owned(), ..SyncReport::default() };
     let row = prepare(session, remote, &mut report).await?;
     let listing = list(session, remote).await?;
+    let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     let meeting = meet(session, remote, &row, &listing, options).await?;
     clocks::check(session, remote, &row, &listing, &meeting).await?;
     redate_own(session, &mut report).await?;
@@ -92,7 +98,8 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
     places::reconcile(session, &row, &listing).await?;
     merge_all(session, &row, &listing, &mut report).await?;
-    let layout = announce(session, remote, &row, &listing, &meeting, options).await?;
+    let remote = &unlock::settle(session, remote.clone(), row.no, &listing).await?;
+    let layout = announce(session, remote, &row, &listing, &meeting, options, &mut report.notices).await?;
     definitions::push(session, remote, &listing).await?;
     let files_only = layout.layout == layout_text(Layout::Files);
     if files_only && !row.is_laid_out_as_files() {
@@ -102,7 +109,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     if options.full {
         full::mend(session, remote, &row, &listing, &mut report).await?;
     }
-    finish(session, &row, layout, &mut report).await?;
+    finish(session, remote, &row, layout, &mut report).await?;
     report.compaction_due = compaction::is_due(session, remote, &row, files_only).await?;
     let after = remote.traffic();
     report.requests = after.since(&traffic);
@@ -206,31 +213,12 @@ async fn meet(
         Some(Join::Same) => {}
         Some(Join::Separate) => join::separate_rows(session).await?,
     }
-    check_identities(session, remote, &identities).await?;
     let remembered = identities.clone();
     session.run(move |conn| remembered.iter().try_for_each(|id| remember_identity(conn, no, *id))).await?;
     Ok(Meeting { identities })
 }
 
-/// Refuses a remote that asks for more than this program knows, before anything is merged or uploaded.
-async fn check_identities(session: &Session, remote: &Remote, identities: &[ChangeId]) -> Result<()> {
-    let known = session.run(|conn| known_identities(conn, None)).await?;
-    for id in identities.iter().filter(|id| !known.contains(id)) {
-        let name = ObjectName::Identity(*id);
-        let refuse = |why: &dyn std::fmt::Display| {
-            Error::new(ErrorKind::Remote, format!("{}: {name} cannot be read: {why}", remote.url()))
-        };
-        match remote.get(&name, IDENTITY_LIMIT).await? {
-            Fetched::Gone => {}
-            Fetched::TooLarge => return Err(refuse(&"it is larger than any identity")),
-            Fetched::Bytes(bytes) => {
-                RemoteIdentity::decode(&bytes).map_err(|bad| refuse(&bad).caused_by(bad))?;
-            }
-        }
-    }
-    Ok(())
-}
-
+/// The most bytes of an identity or a layout.
 const IDENTITY_LIMIT: u64 = 64 << 10;
 
 /// Own changes that a wrong clock dated ahead get new ids while nobody has seen them.
@@ -317,17 +305,18 @@ async fn announce(
     listing: &Listing,
     meeting: &Meeting,
     options: &SyncOptions,
+    notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
     if meeting.identities.is_empty() {
         let no = row.no;
         // A remote that was emptied gets back the name by which its replicas know it.
         let known = session.run(move |conn| known_identities(conn, Some(no))).await?;
-        let identity = known.into_iter().min().unwrap_or_else(|| session.new_id());
-        let body = RemoteIdentity::new(identity.to_string()).encode();
+        let bound = remote.keyring().map(|keyring| keyring.identity());
+        let identity = bound.or(known.into_iter().min()).unwrap_or_else(|| session.new_id());
         session.run(move |conn| remember_identity(conn, no, identity)).await?;
-        remote.put(&ObjectName::Identity(identity), body.into()).await?;
+        remote.put(&ObjectName::Identity(identity), remote.identity_object(identity)).await?;
     }
-    settle_layout(session, remote, row, listing, options).await
+    settle_layout(session, remote, row, listing, options, notices).await
 }
 
 /// The layout that the remote records; the first sync, or an explicit wish, records it there.
@@ -337,11 +326,12 @@ async fn settle_layout(
     row: &RemoteRow,
     listing: &Listing,
     options: &SyncOptions,
+    notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
     let newest = newest_layout(listing);
     let recorded = match newest {
         Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
-        Some(id) => read_layout(remote, id).await?,
+        Some(id) => read_layout(remote, id, notices).await?,
         None => None,
     };
     let wanted = match options.layout {
@@ -381,20 +371,37 @@ fn newest_layout(listing: &Listing) -> Option<ChangeId> {
     layouts.max()
 }
 
-async fn read_layout(remote: &Remote, id: ChangeId) -> Result<Option<String>> {
-    Ok(match remote.get(&ObjectName::Layout(id), IDENTITY_LIMIT).await? {
-        Fetched::Bytes(bytes) => Layout::decode(&bytes).ok().map(|layout| layout_text(layout).to_owned()),
-        _ => None,
-    })
+/// What the object of a layout says; nothing where it is gone or cannot be read, of which the user hears.
+async fn read_layout(remote: &Remote, id: ChangeId, notices: &mut Vec<String>) -> Result<Option<String>> {
+    let name = ObjectName::Layout(id);
+    let why = match remote.get(&name, IDENTITY_LIMIT).await? {
+        Fetched::Bytes(bytes) => match Layout::decode(&bytes) {
+            Ok(layout) => return Ok(Some(layout_text(layout).to_owned())),
+            Err(bad) => bad.to_string(),
+        },
+        Fetched::Unopened(bad) => bad.to_string(),
+        Fetched::TooLarge => "it is larger than any layout".to_owned(),
+        Fetched::Gone => return Ok(None),
+    };
+    notices.push(format!("{name} on the remote cannot be read, and its layout stays as it was: {why}"));
+    Ok(None)
 }
 
 /// Records the end, and counts what the user should know.
-async fn finish(session: &Session, row: &RemoteRow, layout: LayoutRow, report: &mut SyncReport) -> Result<()> {
+async fn finish(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    layout: LayoutRow,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let encrypted = remote.keyring().is_some();
     let (no, now_ms) = (row.no, session.world.now_ms());
     let (held, rejected, waiting) = session
         .run(move |conn| {
             let tx = immediate(conn)?;
             set_synced(&tx, no, now_ms, &layout)?;
+            set_encrypted(&tx, no, encrypted)?;
             let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), waiting(&tx, no)?.len());
             tx.commit()?;
             Ok(counts)

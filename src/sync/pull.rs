@@ -144,13 +144,14 @@ async fn fetch(
 }
 
 async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<Arrived> {
-    if listed.size > limit {
+    if remote.content_len(listed.size) > limit {
         return Ok(Arrived::Refused(listed, format!("larger than the limit of {limit} bytes")));
     }
     let bound = listed.size.saturating_add(SLACK).min(limit);
     Ok(match remote.get(&ObjectName::Change(listed.id), bound).await? {
         Fetched::Gone => Arrived::Gone,
         Fetched::TooLarge => Arrived::Refused(listed, "larger than the remote's listing says".to_owned()),
+        Fetched::Unopened(bad) => Arrived::Refused(listed, bad.to_string()),
         Fetched::Bytes(bytes) => match decode_change(listed.id, &bytes) {
             Ok(change) => Arrived::Change(Box::new(change)),
             Err(bad) => Arrived::Refused(listed, bad.to_string()),

@@ -282,12 +282,13 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
     }
     report.pushed += count as u64;
     report.healed += healed;
+    let epoch = pack.as_ref().and_then(|(name, _)| remote.sealed_under(&ObjectName::Pack(*name)));
     let now_ms = session.world.now_ms();
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
             if let Some((name, packed)) = &pack {
-                remember_pack(&tx, no, own_pack(*name, packed), now_ms)?;
+                remember_pack(&tx, no, own_pack(*name, packed, epoch), now_ms)?;
             }
             let mut places = Places::new(&tx, no)?;
             loose.iter().try_for_each(|id| places.remember_loose(*id))?;
@@ -302,9 +303,9 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
 }
 
 /// A pack that was just written here.
-pub(super) fn own_pack(name: ChangeId, packed: &Packed) -> NewPack<'_> {
+pub(super) fn own_pack(name: ChangeId, packed: &Packed, epoch: Option<ChangeId>) -> NewPack<'_> {
     let Packed { bytes, ids, raw } = packed;
-    NewPack { pack: name, size: bytes.len() as u64, raw: *raw, ids, complete: true }
+    NewPack { pack: name, size: bytes.len() as u64, raw: *raw, epoch, ids, complete: true }
 }
 
 async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, Bytes)>) -> Result<()> {

@@ -2,6 +2,7 @@
 
 use super::Session;
 use super::clocks::store_clock;
+use super::unlock;
 use crate::changelog::{known_identities, list_packs, list_remotes};
 use crate::error::Result;
 use crate::model::ChangeId;
@@ -16,6 +17,7 @@ const PAGE: u64 = 1_000;
 pub(crate) async fn survey(session: &Session, remote: &Remote) -> Result<RemoteSurvey> {
     let traffic = remote.traffic();
     let listing = remote.list().await?;
+    let remote = &unlock::look(session, remote, &listing).await?;
     let url = remote.url().to_owned();
     let (packs, known) = session
         .run(move |conn| {

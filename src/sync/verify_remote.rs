@@ -5,6 +5,7 @@ use futures::StreamExt;
 use super::Session;
 use super::full::{Note, Standing, inspect, inspect_pack};
 use super::plan::is_listed;
+use super::unlock;
 use crate::changelog::{kept, read_change};
 use crate::error::{Error, Result};
 use crate::model::{Change, ChangeId};
@@ -19,6 +20,7 @@ const MAX_PROBLEMS: usize = 1_000;
 /// Adds to a report what the remote lacks or has otherwise than the log.
 pub(crate) async fn verify_remote(session: &Session, remote: &Remote, report: &mut VerifyReport) -> Result<()> {
     let listing = remote.list().await?;
+    let remote = &unlock::look(session, remote, &listing).await?;
     session.run(|conn| Ok(conn.execute_batch(BEGIN)?)).await?;
     let verified = verify_listed(session, remote, &listing, report).await;
     session.run(|conn| Ok(conn.execute_batch(END)?)).await?;

@@ -283,8 +283,7 @@ impl<'a> Watch<'a> {
         }
         self.is_compaction_due = false;
         let (session, remote) = (self.session.clone(), self.remote.clone());
-        let mut options = CompactOptions::default();
-        options.only_if_due = true;
+        let options = CompactOptions { only_if_due: true, ..CompactOptions::default() };
         self.compactions.spawn(async move { sync::compact(&session, &remote, &options).await });
     }
 
@@ -412,6 +411,7 @@ fn moved_something(report: &SyncReport) -> bool {
 fn is_lasting(error: &Error) -> bool {
     match error.kind() {
         ErrorKind::Usage | ErrorKind::Unrelated | ErrorKind::Corrupt | ErrorKind::Interrupted => true,
+        ErrorKind::Locked | ErrorKind::Key => true,
         ErrorKind::Database => !is_of_the_disk(error),
         _ => false,
     }

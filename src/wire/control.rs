@@ -13,6 +13,9 @@ use super::BadFile;
 /// The version of everything under a base path that this program writes, and the newest that it reads.
 pub(crate) const FORMAT: u64 = 1;
 
+/// The word in `requires` of an encrypted remote.
+const ENCRYPTION: &str = "encryption";
+
 /// The most bytes of an identity or layout object.
 const MAX_CONTROL_BYTES: usize = 64 << 10;
 /// The most bytes of a table definition.
@@ -36,6 +39,17 @@ impl RemoteIdentity {
         Self { format: FORMAT, identity: identity.into(), requires: Vec::new() }
     }
 
+    /// The same, of a remote whose other objects are sealed.
+    pub(crate) fn encrypted(mut self) -> Self {
+        self.requires = vec![ENCRYPTION.to_owned()];
+        self
+    }
+
+    /// Whether the remote's other objects are sealed.
+    pub(crate) fn is_encrypted(&self) -> bool {
+        self.requires.iter().any(|word| word == ENCRYPTION)
+    }
+
     pub(crate) fn encode(&self) -> Vec<u8> {
         write(self)
     }
@@ -43,10 +57,13 @@ impl RemoteIdentity {
     /// Reads the object; refused if this program is too old for the remote that it names.
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, BadFile> {
         let identity: Self = read(bytes, MAX_CONTROL_BYTES, "identity")?;
-        if identity.format > FORMAT {
-            return Err(BadFile::NewerFormat);
+        match identity.format {
+            FORMAT => {}
+            0 => return Err(BadFile::WrongType { part: "identity" }),
+            _ => return Err(BadFile::NewerFormat),
         }
-        if identity.requires.is_empty() { Ok(identity) } else { Err(BadFile::UnknownRequirement) }
+        let is_understood = identity.requires.iter().all(|word| word == ENCRYPTION);
+        if is_understood { Ok(identity) } else { Err(BadFile::UnknownRequirement) }
     }
 }
 
@@ -233,7 +250,10 @@ mod tests {
         let newer = pack(json!({"format": 2, "identity": "x", "requires": []}));
         assert_eq!(RemoteIdentity::decode(&newer), Err(BadFile::NewerFormat));
         let sealed = pack(json!({"format": 1, "identity": "x", "requires": ["encryption"]}));
-        assert_eq!(RemoteIdentity::decode(&sealed), Err(BadFile::UnknownRequirement));
+        assert_eq!(RemoteIdentity::decode(&sealed), Ok(RemoteIdentity::new("x").encrypted()));
+        assert!(RemoteIdentity::new("x").encrypted().is_encrypted() && !RemoteIdentity::new("x").is_encrypted());
+        let strange = pack(json!({"format": 1, "identity": "x", "requires": ["encryption", "moonlight"]}));
+        assert_eq!(RemoteIdentity::decode(&strange), Err(BadFile::UnknownRequirement));
         let more = pack(json!({"format": 1, "identity": "x", "requires": [], "made_by": {"name": "y"}}));
         assert_eq!(RemoteIdentity::decode(&more), Ok(RemoteIdentity::new("x")));
         let less = pack(json!({"format": 1, "identity": "x"}));

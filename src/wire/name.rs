@@ -7,6 +7,7 @@ use crate::model::ChangeId;
 /// The endings of objects; an identity has none.
 const MSGPACK: &str = ".msgpack";
 const PACK: &str = ".pack";
+const AGE: &str = ".age";
 
 /// The name of an object below a remote's base path, made of `[A-Za-z0-9._-]` and `/` alone, so that every store agrees on it.
 ///
@@ -17,6 +18,8 @@ pub(crate) enum ObjectName {
     Change(ChangeId),
     /// `identity/{UUIDv7}`: one of the names by which replicas know this remote again.
     Identity(ChangeId),
+    /// `keys/{UUIDv7}.age`: the keys of an encrypted remote, up to this epoch.
+    Keys(ChangeId),
     /// `layout/{UUIDv7}.msgpack`: how files are to be laid out from here on.
     Layout(ChangeId),
     /// `packs/{UUIDv7}.pack`: many changes.
@@ -38,13 +41,14 @@ pub(crate) enum ParsedName {
 
 impl ObjectName {
     /// Every folder that holds objects, in the order in which their names sort.
-    pub(crate) const FOLDERS: [&'static str; 5] = ["changes", "identity", "layout", "packs", "schemas"];
+    pub(crate) const FOLDERS: [&'static str; 6] = ["changes", "identity", "keys", "layout", "packs", "schemas"];
 
     /// The folder that holds the object.
     pub(crate) fn folder(&self) -> &'static str {
         match self {
             Self::Change(_) => "changes",
             Self::Identity(_) => "identity",
+            Self::Keys(_) => "keys",
             Self::Layout(_) => "layout",
             Self::Pack(_) => "packs",
             Self::Schema(_) => "schemas",
@@ -57,6 +61,7 @@ impl fmt::Display for ObjectName {
         write!(f, "{}/", self.folder())?;
         match self {
             Self::Identity(id) => write!(f, "{id}"),
+            Self::Keys(id) => write!(f, "{id}{AGE}"),
             Self::Change(id) | Self::Layout(id) => write!(f, "{id}{MSGPACK}"),
             Self::Pack(id) => write!(f, "{id}{PACK}"),
             Self::Schema(hash) => {
@@ -74,6 +79,7 @@ impl ParsedName {
         match folder {
             "changes" => Self::change(name, file),
             "identity" => Self::known(file.parse().ok().map(ObjectName::Identity)),
+            "keys" => Self::known(file.strip_suffix(AGE).and_then(|stem| stem.parse().ok()).map(ObjectName::Keys)),
             "layout" => Self::known(stem(file).and_then(|stem| stem.parse().ok()).map(ObjectName::Layout)),
             "packs" => Self::known(file.strip_suffix(PACK).and_then(|stem| stem.parse().ok()).map(ObjectName::Pack)),
             "schemas" => Self::known(stem(file).and_then(parse_hash).map(ObjectName::Schema)),
@@ -142,6 +148,7 @@ mod tests {
         let names = [
             (ObjectName::Change(id()), format!("changes/{ID}.msgpack")),
             (ObjectName::Identity(id()), format!("identity/{ID}")),
+            (ObjectName::Keys(id()), format!("keys/{ID}.age")),
             (ObjectName::Layout(id()), format!("layout/{ID}.msgpack")),
             (ObjectName::Pack(id()), format!("packs/{ID}.pack")),
             (ObjectName::Schema([0xA5; 32]), format!("schemas/{}.msgpack", "a5".repeat(32))),
@@ -187,6 +194,8 @@ mod tests {
             &format!("identity/{ID}.msgpack"),
             "identity/x",
             &format!("layout/{ID}"),
+            &format!("keys/{ID}"),
+            &format!("keys/{ID}.age.tmp"),
             &format!("packs/{ID}"),
             &format!("packs/{ID}.msgpack"),
             &format!("packs/.syncthing.{ID}.pack.tmp"),
@@ -200,7 +209,7 @@ mod tests {
     }
 
     fn any_name() -> impl Strategy<Value = ObjectName> {
-        (0..5, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
+        (0..6, any::<[u8; 32]>()).prop_map(|(kind, hash)| {
             let mut bytes: [u8; 16] = hash[..16].try_into().unwrap();
             bytes[6] = bytes[6] & 0xF | 0x70;
             bytes[8] = bytes[8] & 0x3F | 0x80;
@@ -209,7 +218,8 @@ mod tests {
                 0 => ObjectName::Change(id),
                 1 => ObjectName::Identity(id),
                 2 => ObjectName::Layout(id),
-                3 => ObjectName::Pack(id),
+                3 => ObjectName::Keys(id),
+                4 => ObjectName::Pack(id),
                 _ => ObjectName::Schema(hash),
             }
         })

@@ -11,7 +11,7 @@ fn init_again_changes_nothing() {
     let place = Place::new();
     place.sql("a.db", SCHEMA);
     let first = place.json(&["init", "a.db", "--remote", "shared"]);
-    assert_eq!(keys(&first), ["database", "database_uuid", "default_remote"]);
+    assert_eq!(keys(&first), ["database", "database_uuid", "default_remote", "encrypted"]);
     assert_eq!(first["database"], "a.db");
     assert_eq!(place.json(&["init", "a.db"]), first);
     assert_eq!(place.query("a.db", "SELECT id FROM notes ORDER BY id"), ["a", "b"]);

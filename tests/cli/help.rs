@@ -17,6 +17,7 @@ const COMMANDS: &[&str] = &[
     "held",
     "verify",
     "repair",
+    "key",
     "demo",
 ];
 

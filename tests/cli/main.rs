@@ -3,6 +3,7 @@
 mod commands;
 mod compact;
 mod demo;
+mod encryption;
 mod help;
 mod interrupt;
 mod place;
@@ -11,5 +12,7 @@ mod progress;
 mod s3_server;
 mod settings;
 mod sync;
+#[path = "../common/terminal.rs"]
+mod terminal;
 mod usage;
 mod watch;

@@ -41,8 +41,15 @@ impl Ran {
     /// Asserts that it failed as errors should: one sentence on stderr, nothing on stdout.
     #[track_caller]
     pub fn refused(self, code: i32, words: &[&str]) -> Self {
-        let ran = self.ended(code);
+        let ran = self.ended_with(code, words);
         assert_eq!(ran.stdout, "", "{ran:#?}");
+        ran
+    }
+
+    /// Asserts that it ended with an error of one sentence, whatever was done before.
+    #[track_caller]
+    pub fn ended_with(self, code: i32, words: &[&str]) -> Self {
+        let ran = self.ended(code);
         assert!(ran.stderr.starts_with("error: "), "{ran:#?}");
         assert!(!ran.stderr.contains("backtrace") && !ran.stderr.contains("panicked"), "{ran:#?}");
         for word in words {

@@ -118,3 +118,48 @@ fn logs_go_to_stderr_and_only_when_asked_for() {
     }
     ran(place.zvon().env("RUST_LOG", "zvon=loud").args(["--db", "notes.db", "status"])).refused(2, &["RUST_LOG"]);
 }
+
+/// A server that refuses everything for now, and counts.
+fn busy_server() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
+    use std::io::{Read, Write};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, asked) = (listener.local_addr().unwrap(), std::sync::Arc::new(AtomicUsize::new(0)));
+    let counter = asked.clone();
+    std::thread::spawn(move || {
+        for connection in listener.incoming() {
+            let (mut connection, mut request) = (connection.unwrap(), Vec::new());
+            let mut part = [0; 4096];
+            while !request.windows(4).any(|end| end == b"\r\n\r\n") {
+                match connection.read(&mut part) {
+                    Ok(0) | Err(_) => break,
+                    Ok(read) => request.extend_from_slice(&part[..read]),
+                }
+            }
+            if !request.is_empty() {
+                counter.fetch_add(1, Ordering::SeqCst);
+                let answer = "HTTP/1.1 503 Slow Down\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+                connection.write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    (address, asked)
+}
+
+#[test]
+fn how_often_a_remote_is_asked_again_is_set_beside_the_database() {
+    let place = Place::with_notes();
+    let (address, asked) = busy_server();
+    let url = format!("s3://{address}/bucket/base");
+    let sync = || {
+        let mut command = place.zvon();
+        command.env("AWS_ACCESS_KEY_ID", "key").env("AWS_SECRET_ACCESS_KEY", "secret");
+        ran(command.args(["--db", "notes.db", "sync", &url])).refused(1, &["503"]);
+    };
+    for retries in [0, 2] {
+        place.write("zvon.toml", &format!("max_retries = {retries}\nretry_timeout = '1m'\n"));
+        let before = asked.load(std::sync::atomic::Ordering::SeqCst);
+        sync();
+        assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst) - before, 1 + retries);
+    }
+}

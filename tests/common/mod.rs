@@ -7,6 +7,7 @@ pub mod faulty_store;
 pub mod packs;
 pub mod pair;
 pub mod shared_folder;
+pub mod terminal;
 pub mod wall;
 pub mod watching;
 
@@ -103,4 +104,16 @@ pub fn table(replica: &Replica, name: &str) -> Vec<String> {
 pub async fn assert_verified(replica: &Replica, remote: &Remote) {
     let report = replica.verify_remote(remote).await.unwrap();
     assert_eq!(report.problems, [] as [String; 0]);
+}
+
+/// The Python that `ZVON_PYTHON` names, or any, if it has a module; nothing where it does not. In a release's run it has to.
+pub fn python(module: &str) -> Option<std::process::Command> {
+    let program = std::env::var_os("ZVON_PYTHON").unwrap_or_else(|| "python3".into());
+    let asked = std::process::Command::new(&program).args(["-c", &format!("import {module}")]).output();
+    let is_here = asked.is_ok_and(|output| output.status.success());
+    assert!(is_here || std::env::var_os("CI").is_none(), "Python's {module} is missing, and a test needs it");
+    if !is_here {
+        println!("SKIPPED: Python's {module} is missing; ZVON_PYTHON names a Python that has it");
+    }
+    is_here.then(|| std::process::Command::new(program))
 }

@@ -95,13 +95,17 @@ fn one_seed() {
 fn until_told() {
     let until = Instant::now() + Duration::from_secs(number("ZVON_SECONDS").expect("ZVON_SECONDS says how long"));
     let first = number("ZVON_SEED").unwrap_or(0);
-    let (mut seed, mut all) = (first, Outcome::default());
+    let (mut seed, mut all, mut failed) = (first, Outcome::default(), Vec::new());
     while Instant::now() < until {
-        all.add(&play_named(seed));
+        match std::panic::catch_unwind(|| play_named(seed)) {
+            Ok(outcome) => all.add(&outcome),
+            Err(_) => failed.push(seed),
+        }
         seed += 1;
         if (seed - first).is_multiple_of(1_000) {
             println!("{} seeds from {first}: {all:?}", seed - first);
         }
     }
     println!("{} seeds from {first}: {all:?}", seed - first);
+    assert_eq!(failed, [] as [u64; 0]);
 }

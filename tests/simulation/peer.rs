@@ -92,6 +92,7 @@ impl Peer {
             fuse: Arc::new(AtomicI64::new(-1)),
         };
         peer.start();
+        peer.name_itself();
         set_up(&peer.replica, schema, rows, loose).await;
         peer.replica.connection().execute_batch(TOKENS).unwrap();
         peer.replica.track(&["acknowledged"], &zvon::TrackOptions::default()).await.unwrap();
@@ -117,6 +118,13 @@ impl Peer {
             _ => fuse.fetch_sub(1, Ordering::SeqCst) == 1,
         };
         conn.commit_hook(Some(dies)).unwrap();
+    }
+
+    /// The author id is the seed's choice, as all else is.
+    fn name_itself(&self) {
+        let id = format!("019b76da-a800-7000-8000-{:012x}", self.seed & 0xFFFF_FFFF_FFFF);
+        let sql = "UPDATE ZV_METADATA SET value = ?1 WHERE key = 'database_uuid'";
+        assert_eq!(self.replica.connection().execute(sql, [id]).unwrap(), 1);
     }
 
     pub fn is_file(&self) -> bool {

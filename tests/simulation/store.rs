@@ -141,6 +141,8 @@ impl Stores {
             if rng.percent(20) {
                 let _ = self.0.views[view].delete(&Path::from(name.as_str())).await;
                 self.state().injected.lost += 1;
+                // What goes from one folder, a sync tool removes from the others.
+                self.send(view, &Carried::Delete(name));
             }
         }
     }

@@ -439,6 +439,21 @@ impl Story {
         let union: BTreeSet<u64> = self.peers.iter().flat_map(|peer| peer.tokens.iter().copied()).collect();
         let shown = self.peers[0].shown(&self.schema);
         let tokens = self.peers[0].tokens_there();
+        if self.loud {
+            for (n, peer) in self.peers.iter().enumerate() {
+                let conn = peer.replica.connection();
+                let sql = "SELECT c.id, c.entity_id, c.author_id, c.merged, f.field_name, f.field_value FROM ZV_CHANGE AS c JOIN ZV_CHANGE_FIELD AS f \
+                           ON f.change_id = c.id ORDER BY 2, 1";
+                println!("log of replica {n}:\n{}", crate::common::rows(&conn, sql).join("\n"));
+                println!("t0 of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM t0"));
+                println!(
+                    "tokens of replica {n}: {:?} {:?}",
+                    peer.tokens,
+                    crate::common::rows(&conn, "SELECT * FROM acknowledged")
+                );
+                println!("locals of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM ZV_LOCAL"));
+            }
+        }
         for (n, peer) in self.peers.iter().enumerate() {
             self.check_commits(n);
             assert_eq!(peer.tokens_there(), tokens, "tokens of replica {n}");

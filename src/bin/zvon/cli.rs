@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, Parser};
 use crate::command::Command;
 use crate::failure::{Exit, Failure};
 use crate::output::Output;
+use crate::secrets::Files;
 
 const AFTER_HELP: &str = "\
 The database, the remote and the limits are looked for in this order: the command line; the environment (ZVON_DB, \
@@ -52,6 +53,9 @@ pub struct Global {
     /// Tell what is being done; twice for more.
     #[arg(short, long, global = true, action = ArgAction::Count)]
     pub verbose: u8,
+
+    #[command(flatten)]
+    pub secrets: Files,
 }
 
 /// Answers a command line that does not parse, which may as well be a request for help.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
-use zvon::Settings;
+use zvon::{RemoteOptions, Settings};
 
 use crate::failure::Failure;
 
@@ -23,6 +23,10 @@ pub struct Config {
     pub remote: Option<String>,
     max_clock_drift: Option<Span>,
     max_object_size: Option<Size>,
+    request_timeout: Option<Span>,
+    connect_timeout: Option<Span>,
+    max_retries: Option<usize>,
+    retry_timeout: Option<Span>,
 }
 
 impl Config {
@@ -43,6 +47,10 @@ impl Config {
             remote: self.remote.or(other.remote),
             max_clock_drift: self.max_clock_drift.or(other.max_clock_drift),
             max_object_size: self.max_object_size.or(other.max_object_size),
+            request_timeout: self.request_timeout.or(other.request_timeout),
+            connect_timeout: self.connect_timeout.or(other.connect_timeout),
+            max_retries: self.max_retries.or(other.max_retries),
+            retry_timeout: self.retry_timeout.or(other.retry_timeout),
         }
     }
 
@@ -56,6 +64,23 @@ impl Config {
             settings.max_object_bytes = bytes;
         }
         settings
+    }
+
+    /// How long and how often a remote is asked.
+    pub fn patience(&self, mut options: RemoteOptions) -> RemoteOptions {
+        if let Some(Span(timeout)) = self.request_timeout {
+            options = options.request_timeout(timeout);
+        }
+        if let Some(Span(timeout)) = self.connect_timeout {
+            options = options.connect_timeout(timeout);
+        }
+        if let Some(retries) = self.max_retries {
+            options = options.max_retries(retries);
+        }
+        if let Some(Span(timeout)) = self.retry_timeout {
+            options = options.retry_timeout(timeout);
+        }
+        options
     }
 
     fn within(mut self, folder: &Path) -> Self {
@@ -162,12 +187,17 @@ mod tests {
 
     #[test]
     fn every_key_is_read() {
-        let text = "db = 'a.db'\nremote = 's3://b/p'\nmax_clock_drift = '90m'\nmax_object_size = '1 MiB'\n";
+        let text = "db = 'a.db'\nremote = 's3://b/p'\nmax_clock_drift = '90m'\nmax_object_size = '1 MiB'\n\
+                    request_timeout = '7s'\nconnect_timeout = '2s'\nmax_retries = 3\nretry_timeout = '1m'\n";
         let config = parse(Path::new("zvon.toml"), text).unwrap().within(Path::new("/home/me"));
         assert_eq!(config.db.as_deref(), Some(Path::new("/home/me/a.db")));
         assert_eq!(config.remote.as_deref(), Some("s3://b/p"));
         assert_eq!(config.settings().max_clock_drift, Duration::from_secs(5400));
         assert_eq!(config.settings().max_object_bytes, 1 << 20);
+        let patience = format!("{:?}", config.patience(RemoteOptions::default()));
+        for set in ["request_timeout: 7s", "connect_timeout: 2s", "max_retries: 3", "retry_timeout: 60s"] {
+            assert!(patience.contains(set), "{patience}");
+        }
     }
 
     #[test]

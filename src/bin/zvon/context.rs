@@ -5,13 +5,14 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
-use zvon::{Remote, RemoteOptions, Replica};
+use zvon::{DatabaseKey, ErrorKind, Remote, RemoteOptions, Replica, Secret};
 
 use crate::cli::Global;
 use crate::config::{self, Config};
 use crate::failure::Failure;
 use crate::output::Output;
 use crate::progress::{Bars, Show};
+use crate::{secrets, text};
 
 /// What a command works with.
 pub struct Context {
@@ -65,25 +66,79 @@ impl Context {
     }
 
     /// The replica that a command is about.
-    pub fn open(&self) -> Result<(Place, Replica), Failure> {
-        let place = self.place(None)?;
-        let replica = Replica::open(&place.database)?;
-        let replica = replica.with_settings(place.config.settings()).on_progress(self.bars.callback());
-        Ok((place, replica))
+    pub async fn open(&self) -> Result<(Place, Replica), Failure> {
+        let open = |path: &Path, key: Option<&DatabaseKey>| match key {
+            Some(key) => Replica::open_encrypted(path, key),
+            None => Replica::open(path),
+        };
+        self.open_by(open).await
     }
 
     /// The same, though zvon's own tables may be damaged or missing.
-    pub fn open_damaged(&self) -> Result<(Place, Replica), Failure> {
+    pub async fn open_damaged(&self) -> Result<(Place, Replica), Failure> {
+        self.open_by(|path, key| Replica::open_damaged(path, key)).await
+    }
+
+    async fn open_by(
+        &self,
+        open: impl Fn(&Path, Option<&DatabaseKey>) -> zvon::Result<Replica>,
+    ) -> Result<(Place, Replica), Failure> {
         let place = self.place(None)?;
-        let replica = Replica::open_damaged(&place.database)?;
+        let opened = open(&place.database, self.database_key()?.as_ref());
+        let replica = match opened {
+            Err(wanted) if wanted.kind() == ErrorKind::DatabaseKeyWanted => {
+                let prompt = format!("The key of {}: ", text::plain(&place.database.display().to_string()));
+                match secrets::ask_database_key(&prompt).await? {
+                    Some(key) => open(&place.database, Some(&key))?,
+                    None => return Err(wanted.into()),
+                }
+            }
+            opened => opened?,
+        };
         let replica = replica.with_settings(place.config.settings()).on_progress(self.bars.callback());
         Ok((place, replica))
     }
 
     /// The remote named on the command line, in its own place or by the flag.
-    pub fn named_remote(&self, named: Option<&str>) -> Result<Option<Remote>, Failure> {
+    pub fn named_remote(&self, place: &Place, named: Option<&str>) -> Result<Option<Remote>, Failure> {
         let flag = self.global.remote.as_deref();
-        same("remote", named, flag, str::to_owned)?.map(remote).transpose()
+        same("remote", named, flag, str::to_owned)?.map(|url| self.remote_at(place, url)).transpose()
+    }
+
+    /// The key of the database file, if one was given.
+    pub fn database_key(&self) -> Result<Option<DatabaseKey>, Failure> {
+        self.global.secrets.database_key()
+    }
+
+    /// What opens an encrypted remote, as far as it was given.
+    pub fn secret(&self) -> Result<Option<Secret>, Failure> {
+        self.global.secrets.secret()
+    }
+
+    /// Works with a remote, and asks for the passphrase where one turns out to be wanted and somebody is there to answer.
+    pub async fn unlocking<T>(
+        &self,
+        remote: Remote,
+        work: impl AsyncFn(Remote) -> zvon::Result<T>,
+    ) -> Result<T, Failure> {
+        match work(remote.clone()).await {
+            Err(locked) if locked.kind() == ErrorKind::Locked => {
+                self.bars.clear();
+                match secrets::ask(&format!("The passphrase for {}: ", text::plain(remote.url()))).await? {
+                    Some(secret) => Ok(work(remote.with_secret(secret)).await?),
+                    None => Err(locked.into()),
+                }
+            }
+            done => Ok(done?),
+        }
+    }
+
+    /// The remote with one more secret to try, after those that were given.
+    pub fn with_more(&self, remote: Remote, more: &Secret) -> Result<Remote, Failure> {
+        Ok(match self.secret()? {
+            Some(secret) => remote.with_secret(secret.or(more.clone())),
+            None => remote,
+        })
     }
 
     /// Whether `--remote` was given, with or without a URL.
@@ -95,19 +150,30 @@ impl Context {
     pub fn remote(&self, place: &Place, replica: &Replica, named: Option<&str>) -> Result<Remote, Failure> {
         // `verify --remote` without a URL only asks for the remote that is set otherwise.
         let named_at_all = named.or(self.global.remote.as_deref()).is_some_and(|url| !url.is_empty());
-        if named_at_all && let Some(remote) = self.named_remote(named)? {
+        if named_at_all && let Some(remote) = self.named_remote(place, named)? {
             return Ok(remote);
         }
         if let Some(url) = self.environment.remote.as_deref().or(place.config.remote.as_deref()) {
-            return remote(url);
+            return self.remote_at(place, url);
         }
         match replica.default_remote()? {
-            Some(url) => remote(&url),
+            Some(url) => self.remote_at(place, &url),
             None => Err(Failure::usage(
                 "no remote is named: use --remote URL, set ZVON_REMOTE, write remote = \"URL\" into zvon.toml, \
                  or save one with `zvon init DB --remote URL`",
             )),
         }
+    }
+}
+
+impl Context {
+    /// A remote, with the credentials and the secret that were given.
+    fn remote_at(&self, place: &Place, url: &str) -> Result<Remote, Failure> {
+        let remote = remote(url, &place.config)?;
+        Ok(match self.secret()? {
+            Some(secret) => remote.with_secret(secret),
+            None => remote,
+        })
     }
 }
 
@@ -138,15 +204,15 @@ fn place(database: PathBuf, here: Config) -> Result<Place, Failure> {
     Ok(Place { database, config: beside.or(here) })
 }
 
-/// A remote, with the credentials that the environment holds.
-fn remote(url: &str) -> Result<Remote, Failure> {
+/// A place, with the credentials that the environment holds and the patience that was set.
+fn remote(url: &str, config: &Config) -> Result<Remote, Failure> {
     if url.is_empty() {
         return Err(Failure::usage("the remote's URL is empty"));
     }
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
     let url = config::from_folder(url, Path::new(""));
-    Ok(Remote::from_url(&url, &RemoteOptions::from_vars(variables))?)
+    Ok(Remote::from_url(&url, &config.patience(RemoteOptions::from_vars(variables)))?)
 }
 
 /// What is named once, or twice alike.

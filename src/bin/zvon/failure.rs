@@ -122,10 +122,13 @@ fn name(kind: ErrorKind) -> (&'static str, Exit) {
     match kind {
         ErrorKind::Usage => ("usage", Exit::Usage),
         ErrorKind::Database => ("database", Exit::Failed),
+        ErrorKind::DatabaseKeyWanted => ("database_key_wanted", Exit::Failed),
         ErrorKind::Busy => ("busy", Exit::Failed),
         ErrorKind::Schema => ("schema", Exit::Failed),
         ErrorKind::Remote => ("remote", Exit::Failed),
         ErrorKind::Unrelated => ("unrelated", Exit::Failed),
+        ErrorKind::Locked => ("locked", Exit::Failed),
+        ErrorKind::Key => ("key", Exit::Failed),
         ErrorKind::Clock => ("clock", Exit::Failed),
         ErrorKind::Interrupted => ("interrupted", Exit::Interrupted),
         ErrorKind::Corrupt => ("corrupt", Exit::Failed),

@@ -13,6 +13,7 @@ mod logging;
 mod output;
 mod progress;
 mod rate;
+mod secrets;
 mod signals;
 mod text;
 mod time;

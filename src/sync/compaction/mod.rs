@@ -12,6 +12,7 @@ use rusqlite::{Connection, Transaction};
 
 use super::full::{Note, Standing, inspect_pack};
 use super::push::own_pack;
+use super::unlock;
 use super::{RELISTS, RemoteRow, Session, newest_layout};
 use crate::changelog::{
     Covered, PackRow, Places, contains, each_loose, forget_loose, forget_pack, list_packs, list_remotes, pack_ids,
@@ -60,7 +61,7 @@ pub(super) async fn is_due(session: &Session, remote: &Remote, row: &RemoteRow, 
     if files_only {
         return Ok(false);
     }
-    let work = find_work(session, row.no, grace_ms(session, remote), false).await?;
+    let work = find_work(session, row.no, grace_ms(session, remote), false, None).await?;
     Ok(!work.inputs.is_empty() || !work.loose_victims.is_empty() || !work.pack_victims.is_empty())
 }
 
@@ -75,11 +76,25 @@ pub(crate) async fn compact(session: &Session, remote: &Remote, options: &Compac
         let message = format!("{}: this replica has not synced there yet; sync once, then compact", remote.url());
         return Err(Error::new(ErrorKind::Remote, message));
     };
-    if !options.only_if_due {
-        check_layout(remote, &row, &remote.list().await?)?;
+    let known = unlock::remember(session, row.no).await?;
+    let listing = match options.only_if_due && !known.is_encrypted() {
+        true => None,
+        false => Some(remote.list().await?),
+    };
+    if let Some(listing) = &listing {
+        check_layout(remote, &row, listing)?;
+    }
+    let remote = &match &listing {
+        Some(listing) => unlock::open(remote, &known, listing).await?,
+        None => remote.clone(),
+    };
+    let epoch = remote.keyring().and_then(|keyring| keyring.current());
+    if remote.keyring().is_some() && epoch.is_none() {
+        let message = format!("{}: its keys were changed by several at once; sync, then compact", remote.url());
+        return Err(Error::new(ErrorKind::Key, message));
     }
     if !row.is_laid_out_as_files() {
-        let work = find_work(session, row.no, grace_ms(session, remote), !options.only_if_due).await?;
+        let work = find_work(session, row.no, grace_ms(session, remote), !options.only_if_due, epoch).await?;
         report.unripe = work.unripe;
         if options.dry_run {
             foretell(session, &row, &work, &mut report).await?;
@@ -110,13 +125,13 @@ pub(crate) fn grace_ms(session: &Session, remote: &Remote) -> u64 {
     u64::try_from(grace.as_millis()).unwrap_or(u64::MAX)
 }
 
-async fn find_work(session: &Session, no: i64, grace_ms: u64, asked: bool) -> Result<Work> {
+async fn find_work(session: &Session, no: i64, grace_ms: u64, asked: bool, epoch: Option<ChangeId>) -> Result<Work> {
     let now_ms = session.world.now_ms();
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
             refresh_covers(&tx, no)?;
-            let work = look(&tx, no, now_ms, grace_ms, asked)?;
+            let work = look(&tx, no, now_ms, grace_ms, asked, epoch)?;
             tx.commit()?;
             Ok(work)
         })
@@ -147,7 +162,14 @@ fn candidate(row: &PackRow) -> Candidate {
     Candidate { pack: row.pack, first: row.first, last: row.last, seen_ms: row.seen_ms }
 }
 
-fn look(tx: &Transaction<'_>, no: i64, now_ms: u64, grace_ms: u64, asked: bool) -> Result<Work> {
+fn look(
+    tx: &Transaction<'_>,
+    no: i64,
+    now_ms: u64,
+    grace_ms: u64,
+    asked: bool,
+    epoch: Option<ChangeId>,
+) -> Result<Work> {
     let mut work = Work::default();
     let packs = list_packs(tx, no)?;
     let mut places = Places::new(tx, no)?;
@@ -185,6 +207,14 @@ fn look(tx: &Transaction<'_>, no: i64, now_ms: u64, grace_ms: u64, asked: bool) 
     let small: Vec<SmallPack> =
         packs.iter().filter(is_small).map(|row| SmallPack { pack: row.pack, changes: row.changes }).collect();
     work.inputs = plan::choose(work.loose.len(), &small, asked);
+    if asked {
+        // What is sealed under an older epoch moves to the current one, however large it is.
+        let outdated =
+            packs.iter().filter(|row| row.complete && row.covered == Covered::No && row.is_sealed_before(epoch));
+        let moved = outdated.map(|row| row.pack).filter(|pack| !work.inputs.packs.contains(pack));
+        let moved: Vec<ChangeId> = moved.collect();
+        work.inputs.packs.extend(moved);
+    }
     Ok(work)
 }
 
@@ -269,11 +299,11 @@ async fn write(session: &Session, remote: &Remote, no: i64, work: Work, report: 
         report.written_packs += 1;
         report.changes += packed.ids.len() as u64;
         report.bytes_written += packed.bytes.len() as u64;
-        let now_ms = session.world.now_ms();
+        let (now_ms, epoch) = (session.world.now_ms(), remote.sealed_under(&ObjectName::Pack(name)));
         session
             .run(move |conn| {
                 let tx = immediate(conn)?;
-                remember_pack(&tx, no, own_pack(name, &packed), now_ms)?;
+                remember_pack(&tx, no, own_pack(name, &packed, epoch), now_ms)?;
                 Ok(tx.commit()?)
             })
             .await?;

@@ -21,6 +21,7 @@ use crate::model::{Change, ChangeId};
 use crate::remote::{ListedPack, Listing, Remote};
 use crate::report::Phase;
 use crate::wire::{BadFile, ObjectName, PackHeader};
+use read::BadPack;
 pub(super) use read::{Ask, PackReader, Unread};
 
 /// How many packs are under way at once; they share the budget of bytes.
@@ -53,7 +54,7 @@ enum Told {
     Waiting(Vec<(ChangeId, String)>),
     /// All that was wanted of it was told; some records may have been refused.
     Done(ListedPack, Vec<(ChangeId, BadFile)>),
-    Refused(ListedPack, BadFile),
+    Refused(ListedPack, BadPack),
     Gone,
 }
 
@@ -98,7 +99,8 @@ pub(super) async fn pull(
         match next {
             Told::Header(pack, header, reply) => {
                 let (ground, header) = (ground.clone(), Arc::clone(&header));
-                let wanted = session.run(move |conn| decide(conn, &ground, pack, &header)).await?;
+                let epoch = remote.sealed_under(&ObjectName::Pack(pack.id));
+                let wanted = session.run(move |conn| decide(conn, &ground, pack, epoch, &header)).await?;
                 total += wanted.changes;
                 // A reader that does not wait for the answer any more has failed, and says so itself.
                 let _ = reply.send(wanted.blocks);
@@ -227,13 +229,20 @@ struct Wanted {
 }
 
 /// Remembers a pack by its header, and says which blocks hold what the log lacks.
-fn decide(conn: &mut Connection, ground: &Ground, pack: ListedPack, header: &PackHeader) -> Result<Wanted> {
+fn decide(
+    conn: &mut Connection,
+    ground: &Ground,
+    pack: ListedPack,
+    epoch: Option<ChangeId>,
+    header: &PackHeader,
+) -> Result<Wanted> {
     let lacking = lacking(conn, &header.ids)?;
     let tx = immediate(conn)?;
     let new = NewPack {
         pack: pack.id,
         size: pack.size,
         raw: header.raw_len(),
+        epoch,
         ids: &header.ids,
         complete: lacking.is_empty(),
     };

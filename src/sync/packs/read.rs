@@ -13,7 +13,8 @@ use tokio::task::AbortHandle;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
-use crate::remote::Remote;
+use crate::remote::{Interruption, Remote};
+use crate::seal::BadSeal;
 use crate::wire::{BadFile, HEADER_GUESS, MAX_HEADER_BYTES, ObjectName, PackHeader, Records, decode_block};
 
 /// Gaps between wanted blocks that are fetched along rather than asked around.
@@ -25,9 +26,27 @@ pub(in crate::sync) enum Unread {
     /// It is not there (any more).
     Gone,
     /// It is not what it should be.
-    Bad(BadFile),
+    Bad(BadPack),
     /// The remote failed.
     Failed(Error),
+}
+
+/// What is wrong with a pack.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(in crate::sync) enum BadPack {
+    #[error(transparent)]
+    File(#[from] BadFile),
+    #[error(transparent)]
+    Seal(#[from] BadSeal),
+}
+
+impl From<Interruption> for Unread {
+    fn from(why: Interruption) -> Self {
+        match why {
+            Interruption::Failed(error) => Self::Failed(error),
+            Interruption::Unopened(bad) => Self::Bad(bad.into()),
+        }
+    }
 }
 
 impl From<Error> for Unread {
@@ -38,7 +57,7 @@ impl From<Error> for Unread {
 
 impl From<BadFile> for Unread {
     fn from(bad: BadFile) -> Self {
-        Self::Bad(bad)
+        Self::Bad(bad.into())
     }
 }
 
@@ -160,7 +179,7 @@ struct Arriving {
 enum Chunk {
     Bytes(Bytes, OwnedSemaphorePermit),
     Gone,
-    Failed(Error),
+    Failed(Interruption),
 }
 
 impl Drop for Arriving {
@@ -191,7 +210,7 @@ impl Arriving {
                 Ok(true)
             }
             Some(Chunk::Gone) => Err(Unread::Gone),
-            Some(Chunk::Failed(error)) => Err(Unread::Failed(error)),
+            Some(Chunk::Failed(why)) => Err(why.into()),
             None => Ok(false),
         }
     }
@@ -256,7 +275,7 @@ async fn fetch(
     let mut body = match remote.body(&name, from, len).await {
         Ok(Some(body)) => body,
         Ok(None) => return drop(sender.send(Chunk::Gone).await),
-        Err(error) => return drop(sender.send(Chunk::Failed(error)).await),
+        Err(error) => return drop(sender.send(Chunk::Failed(error.into())).await),
     };
     while let Some(chunk) = body.next().await {
         let chunk = match chunk {

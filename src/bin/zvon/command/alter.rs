@@ -51,7 +51,7 @@ fn rename(text: &str) -> Result<(String, String), String> {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     match &args.step {
         Step::Begin { tables } => {
             let names: Vec<&str> = tables.iter().map(String::as_str).collect();

@@ -32,11 +32,20 @@ struct Cloned<'a> {
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let place = context.place(args.database.as_deref())?;
-    let remote = context.named_remote(Some(&args.url))?.expect("a remote that is named is there");
-    let progress = Box::new(context.bars.callback());
-    let (replica, report) =
-        Replica::clone_from(&remote, &place.database, place.config.settings(), Some(progress)).await?;
-    replica.set_default_remote(remote.url())?;
+    let remote = context.named_remote(&place, Some(&args.url))?.expect("a remote that is named is there");
+    let url = remote.url().to_owned();
+    let (path, settings) = (&place.database, place.config.settings());
+    let key = &context.database_key()?;
+    let (replica, report) = context
+        .unlocking(remote, async |remote| {
+            let (progress, settings) = (Box::new(context.bars.callback()), settings.clone());
+            match key {
+                Some(key) => Replica::clone_encrypted_from(&remote, path, key, settings, Some(progress)).await,
+                None => Replica::clone_from(&remote, path, settings, Some(progress)).await,
+            }
+        })
+        .await?;
+    replica.set_default_remote(&url)?;
     let database = place.database.display().to_string();
     let first = format!("{} is a replica now\n", text::plain(&database));
     let cloned = Cloned { database, database_uuid: replica.database_uuid()?, sync: &report };

@@ -21,15 +21,20 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
-    if !args.dry_run {
-        // Only what this replica holds can be packed.
-        replica.sync(&remote, &SyncOptions::default()).await?;
-    }
     let mut options = CompactOptions::default();
     options.dry_run = args.dry_run;
-    let report = replica.compact(&remote, &options).await?;
+    let (options, replica) = (&options, &replica);
+    let report = context
+        .unlocking(remote, async |remote| {
+            if !args.dry_run {
+                // Only what this replica holds can be packed.
+                replica.sync(&remote, &SyncOptions::default()).await?;
+            }
+            replica.compact(&remote, options).await
+        })
+        .await?;
     let exit = if report.problems.is_empty() { Exit::Done } else { Exit::Failed };
     Ok(Answer::summary(&report, words(&report)).warn(report.problems.clone()).exit(exit))
 }

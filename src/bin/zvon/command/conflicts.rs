@@ -26,7 +26,7 @@ enum Action {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     match args.action {
         None => list(&replica).await,
         Some(Action::Restore { number }) => restore(&replica, number).await,

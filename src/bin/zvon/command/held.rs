@@ -10,7 +10,7 @@ use crate::output::Answer;
 use crate::text::{self, Lean};
 
 pub async fn run(context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     let held = replica.held().await?;
     Ok(Answer::new(&held, words(&held)))
 }

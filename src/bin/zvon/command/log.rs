@@ -25,7 +25,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     let entries = replica.log(args.table.as_deref(), args.row.as_deref(), args.limit).await?;
     Ok(Answer::new(&entries, words(&entries)))
 }

@@ -7,6 +7,7 @@ mod conflicts;
 mod demo;
 mod held;
 mod init;
+mod key;
 mod log;
 mod repair;
 mod status;
@@ -61,6 +62,8 @@ pub enum Command {
     /// again. Values that you wrote are never dropped, and none are made up. With --remote it also reads every file there, puts
     /// back what was lost or spoilt, and fetches what the log lacks. For what it cannot mend it says what to do; exit 1 then.
     Repair(repair::Args),
+    /// Make, show and change the keys of an encrypted remote.
+    Key(key::Args),
     /// See two replicas sync through a folder, in files to play with.
     Demo(demo::Args),
 }
@@ -75,7 +78,7 @@ impl Command {
 /// Runs a command.
 pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure> {
     match command {
-        Command::Init(args) => init::run(args, context),
+        Command::Init(args) => init::run(args, context).await,
         Command::Track(args) => track::run(args, context).await,
         Command::Untrack(args) => untrack::run(args, context).await,
         Command::Alter(args) => alter::run(args, context).await,
@@ -89,6 +92,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Held => held::run(context).await,
         Command::Verify(args) => verify::run(args, context).await,
         Command::Repair(args) => repair::run(args, context).await,
+        Command::Key(args) => key::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
     }
 }

@@ -19,12 +19,12 @@ pub struct Args {
 }
 
 pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open_damaged()?;
+    let (place, replica) = context.open_damaged().await?;
     let mut report = replica.repair().await?;
     if context.remote_asked() {
         // Which remote is set may have been part of the damage.
         let remote = context.remote(&place, &replica, None)?;
-        let there = replica.repair_remote(&remote).await?;
+        let there = context.unlocking(remote, async |remote| replica.repair_remote(&remote).await).await?;
         report.found += there.found;
         report.problems.extend(there.problems);
         report.done.extend(there.done);

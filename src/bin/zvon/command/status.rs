@@ -30,15 +30,16 @@ struct WithRemote<'a> {
 }
 
 pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let status = replica.status().await?;
     let text = words(&status, &place.database);
     if !context.remote_asked() {
         return Ok(Answer::new(&status, text));
     }
     let remote = context.remote(&place, &replica, None)?;
-    let survey = replica.survey(&remote).await?;
-    let text = format!("{text}\n{}", on_survey(remote.url(), &survey));
+    let (url, replica) = (remote.url().to_owned(), &replica);
+    let survey = context.unlocking(remote, async |remote| replica.survey(&remote).await).await?;
+    let text = format!("{text}\n{}", on_survey(&url, &survey));
     Ok(Answer::new(&WithRemote { status: &status, remote: &survey }, text))
 }
 

@@ -46,9 +46,11 @@ enum Layout {
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     let options = options(args);
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, args.url.as_deref())?;
-    let report = replica.sync(&remote, &options).await?;
+    let syncing = &replica;
+    let synced = async |remote: Remote| Ok((syncing.sync(&remote, &options).await?, remote));
+    let (report, remote) = context.unlocking(remote, synced).await?;
     Ok(compacting(answer(&report, &report, String::new()), &report, replica, remote))
 }
 

@@ -56,7 +56,7 @@ enum Identity {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     let options = options(args);
     let reports = if args.all {
         replica.track_all(&options).await?

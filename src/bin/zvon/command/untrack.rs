@@ -15,7 +15,7 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (_, replica) = context.open()?;
+    let (_, replica) = context.open().await?;
     let tables: Vec<&str> = args.tables.iter().map(String::as_str).collect();
     replica.untrack(&tables).await?;
     let words = args

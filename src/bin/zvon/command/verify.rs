@@ -19,17 +19,18 @@ pub struct Args {
 }
 
 pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open_damaged()?;
+    let (place, replica) = context.open_damaged().await?;
     let remote = match context.remote_asked() {
         true => Some(context.remote(&place, &replica, None)?),
         false => None,
     };
-    let report = match &remote {
-        Some(remote) => replica.verify_remote(remote).await?,
+    let (checks_remote, replica) = (remote.is_some(), &replica);
+    let report = match remote {
+        Some(remote) => context.unlocking(remote, async |remote| replica.verify_remote(&remote).await).await?,
         None => replica.verify().await?,
     };
     let exit = if report.problem_count == 0 { Exit::Done } else { Exit::Failed };
-    Ok(Answer::new(&report, words(&report, remote.is_some())).exit(exit))
+    Ok(Answer::new(&report, words(&report, checks_remote)).exit(exit))
 }
 
 fn words(report: &VerifyReport, remote: bool) -> String {

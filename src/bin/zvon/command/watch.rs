@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::sync::Notify;
-use zvon::{CompactReport, SyncReport, WatchCause, WatchEvent, WatchOptions};
+use zvon::{CompactReport, Remote, SyncReport, WatchCause, WatchEvent, WatchOptions};
 
 use super::sync;
 use crate::config;
@@ -31,21 +31,24 @@ pub struct Args {
 }
 
 pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open()?;
+    let (place, replica) = context.open().await?;
     let remote = context.remote(&place, &replica, None)?;
     let requests = Requests::count();
     let mut options = WatchOptions::default();
     options.interval = args.interval;
     options.max_interval = args.max_interval;
-    let teller = Teller::new(context, &place.database, remote.url());
-    let stop = async {
+    let url = remote.url().to_owned();
+    let teller = Teller::new(context, &place.database, &url);
+    let stop = || async {
         tokio::select! {
             () = requests.clone().at_least(1) => {}
             () = teller.unheard.notified() => {}
         }
     };
+    let (replica, options) = (&replica, &options);
+    let watched = async |remote: Remote| replica.watch(&remote, options, stop(), |event| teller.tell(event)).await;
     tokio::select! {
-        ended = replica.watch(&remote, &options, stop, |event| teller.tell(event)) => ended?,
+        ended = context.unlocking(remote, watched) => ended?,
         // Whoever asks twice does not want to wait for the last sync.
         () = requests.clone().at_least(2) => {}
     }
@@ -99,6 +102,7 @@ struct Teller<'a> {
 /// What has been told, so that nothing is told twice in a row.
 #[derive(Debug, Default)]
 struct Story {
+    has_started: bool,
     has_synced: bool,
     is_failing: bool,
     remarks: HashSet<String>,
@@ -129,6 +133,8 @@ impl<'a> Teller<'a> {
         let time = &time::utc(time::now_ms());
         let (database, remote) = (&self.database, self.remote);
         match event {
+            // A watch that had to ask for the passphrase begins again.
+            WatchEvent::Started { .. } if std::mem::replace(&mut self.story.borrow_mut().has_started, true) => Ok(()),
             WatchEvent::Started { notices } => {
                 notices.iter().for_each(|notice| self.output.warn(notice));
                 self.output.line(&Line::Started { time, database, remote, notices: &notices }, || {
