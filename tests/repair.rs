@@ -633,7 +633,8 @@ fn random_damage(dice: &mut Dice) -> String {
 #[tokio::test]
 async fn damages_at_random() {
     let first: u64 = std::env::var("ZVON_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
-    let rounds: u64 = if std::env::var_os("ZVON_SEED").is_some() { 1 } else { 40 };
+    let rounds = std::env::var("ZVON_ROUNDS").ok().and_then(|rounds| rounds.parse().ok());
+    let rounds: u64 = rounds.unwrap_or(if std::env::var_os("ZVON_SEED").is_some() { 1 } else { 40 });
     for seed in first..first + rounds {
         let mut dice = Dice(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
         let (a, b, remote) = pair().await;

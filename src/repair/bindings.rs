@@ -230,6 +230,12 @@ impl<'a> Binder<'a> {
     fn by_integer(&self, strange: BTreeSet<i64>, left: Vec<String>) -> Result<()> {
         let mut own_first = Vec::with_capacity(left.len());
         for entity_id in left {
+            // An integer that no row has is nobody's, whatever the table says.
+            if let Some(local) = local_of(self.conn, self.source.table_no, &entity_id)?
+                && !strange.contains(&local)
+            {
+                unbind_local(self.conn, self.source.table_no, &entity_id)?;
+            }
             own_first.push((!self.is_own(&entity_id)?, entity_id));
         }
         own_first.sort();
