@@ -15,6 +15,7 @@ mod history;
 mod merge;
 mod model;
 mod remote;
+mod repair;
 mod replica;
 mod report;
 mod seal;

@@ -7,22 +7,22 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
-use crate::changelog::Log;
+use crate::changelog::{Log, doubt_remote};
 use crate::db::{
-    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_database,
-    open_replica, same_name, set_metadata, table_names,
+    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_damaged,
+    open_database, open_replica, same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
 use crate::remote::Remote;
 use crate::report::{
-    CompactReport, Conflict, Held, KeysReport, LogEntry, Phase, Progress, RemoteSurvey, Status, SyncReport,
-    TrackReport, VerifyReport,
+    CompactReport, Conflict, Held, KeysReport, LogEntry, Phase, Progress, RemoteSurvey, RepairReport, Status,
+    SyncReport, TrackReport, VerifyReport,
 };
 use crate::seal::{Lock, Recipient};
 use crate::sync::{self, CompactOptions, Session, SyncOptions};
 use crate::watch::{self, WatchEvent, WatchOptions};
-use crate::{Settings, World, history, status, verify};
+use crate::{Settings, World, history, repair, status, verify};
 
 /// One SQLite database with a change log. Cheap to clone; clones share the connection.
 ///
@@ -136,6 +136,16 @@ impl Replica {
 
     fn open_at(path: &Path, key: Option<&DatabaseKey>) -> Result<Self> {
         Ok(Self { session: Session::new(open_replica(path, key)?) })
+    }
+
+    /// Opens what is or was a replica, though its own tables may be damaged or missing: for [`verify`](Self::verify) and
+    /// [`repair`](Self::repair). The key is for a file that is encrypted at rest.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open), damage aside.
+    pub fn open_damaged(path: impl AsRef<Path>, key: Option<&DatabaseKey>) -> Result<Self> {
+        Ok(Self { session: Session::new(open_damaged(path.as_ref(), key)?) })
     }
 
     /// Makes a replica in memory, for tests.
@@ -529,8 +539,42 @@ impl Replica {
     /// If the database cannot be read or, to seal what was written last, not be written. What does not hold is no error:
     /// the report lists it.
     pub async fn verify(&self) -> Result<VerifyReport> {
-        let progress = self.session.reporter(Phase::Verify);
-        self.sealed(move |conn| verify::verify(conn, &|done| progress(done, None))).await
+        let (progress, world) = (self.session.reporter(Phase::Verify), self.session.world.clone());
+        self.session.run(move |conn| verify::verify_damaged(conn, &world, &|done| progress(done, None))).await
+    }
+
+    /// Mends what [`verify`](Self::verify) finds of damage to zvon's own tables and triggers, from the log and from what the
+    /// tables show, and verifies again. No value that a user wrote is dropped, and none is made up: what the tables show and the
+    /// log cannot account for was written past the triggers, and is recorded as a change of now. A whole replica is left as
+    /// it is.
+    ///
+    /// # Errors
+    ///
+    /// If the database cannot be read or written. What cannot be mended is no error: the report says what to do.
+    pub async fn repair(&self) -> Result<RepairReport> {
+        let (progress, world) = (self.session.reporter(Phase::Verify), self.session.world.clone());
+        self.session.run(move |conn| repair::repair(conn, &world, &|done| progress(done, None))).await
+    }
+
+    /// The same, and with the remote: what it lost or what was spoilt there is put back, by a sync that reads every file, and
+    /// what the log lacks is fetched. The report says both.
+    ///
+    /// # Errors
+    ///
+    /// As [`repair`](Self::repair) and [`sync`](Self::sync).
+    pub async fn repair_remote(&self, remote: &Remote) -> Result<RepairReport> {
+        let mut report = self.repair().await?;
+        let url = remote.url().to_owned();
+        self.session.run(move |conn| doubt_remote(conn, &url)).await?;
+        let options = SyncOptions { full: true, ..SyncOptions::default() };
+        let synced = self.sync(remote, &options).await?;
+        // What came may settle what was left.
+        let again = self.repair().await?;
+        report.done.extend(again.done);
+        report.instructions = again.instructions;
+        repair::tell_of_remote(&mut report, &synced);
+        report.after = self.verify_remote(remote).await?;
+        Ok(report)
     }
 
     /// Checks that the remote holds the whole log, reading every file.

@@ -410,6 +410,22 @@ pub struct VerifyReport {
     pub problem_count: u64,
 }
 
+/// What a repair found, did and left.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct RepairReport {
+    /// How many problems there were; none where there was nothing to repair.
+    pub found: u64,
+    /// Those problems, a sentence each (the first thousand).
+    pub problems: Vec<String>,
+    /// What was done, a sentence for each kind.
+    pub done: Vec<String>,
+    /// What cannot be mended from here, and exactly what to do about it.
+    pub instructions: Vec<String>,
+    /// What does not hold now; no problems if all is well.
+    pub after: VerifyReport,
+}
+
 /// How far a long operation is; a callback gets it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]

@@ -6,23 +6,36 @@ use rusqlite::{Connection, Row, params_from_iter};
 use super::record::{Recorded, Recorder, read_lead};
 use crate::changelog::{
     Keyed, Log, LoggedField, Source, Tracked, Untranslated, bind_local, entity_of, leave_out, local_of, read_fields,
-    referred, to_local, to_logged, touch, unbind_local,
+    referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
     Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_value, same_name,
     set_metadata,
 };
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, Clock, Registers, Value};
+use crate::model::{ChangeId, Clock, ROWID_FIELD, Registers, Value};
 use crate::world::World;
 
 /// What a comparison takes for granted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub(crate) struct Terms<'a> {
     /// What was recorded of the table so far; nothing where it was never tracked: then its rows are older than any tracked write.
     pub(crate) before: Option<&'a Source>,
     /// Rows that are missing were deleted; otherwise they are shown again.
     pub(crate) accept_deletes: bool,
+    /// Where registers were damaged: what else a row may have been shown from.
+    pub(crate) evidence: Option<Evidence<'a>>,
+}
+
+/// What an entity's row may have been shown from, besides its registers.
+pub(crate) type Evidence<'a> = &'a dyn Fn(u32, &str) -> Result<Accounts>;
+
+/// States of an entity's registers that account for what its table shows.
+#[derive(Debug, Default)]
+pub(crate) struct Accounts {
+    pub(crate) others: Vec<Registers>,
+    /// Columns may have their defaults still, as the row waits to be shown anew.
+    pub(crate) may_be_default: bool,
 }
 
 /// What a comparison found.
@@ -36,6 +49,8 @@ pub(crate) struct Found {
     pub(crate) deleted: u64,
     /// Rows that are missing and will be shown again.
     pub(crate) missing: u64,
+    /// Rows that are there and were not marked as shown, where that is weighed.
+    pub(crate) unmarked: u64,
     /// Rows whose key is none: they are left out until somebody mends them.
     pub(crate) unusable: u64,
 }
@@ -149,6 +164,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
             }
         };
         self.bind(&lead, &entity_id)?;
+        if let Some(evidence) = self.terms.evidence {
+            let accounts = evidence(self.source.table_no, &entity_id)?;
+            return self.weighed_row(row, &lead, &entity_id, &accounts);
+        }
         let entity = self.recorder.log.entity(self.source.table_no, &entity_id)?;
         let (known, shown) = (!entity.registers.is_empty(), entity.shown);
         if self.terms.before.is_none() || !known {
@@ -215,6 +234,102 @@ impl<'a, 'c> Comparison<'a, 'c> {
         self.found.changed += u64::from(!edited.is_empty());
         self.found.backfilled += u64::from(!new.is_empty());
         Ok(())
+    }
+
+    /// A row whose registers were damaged: what none of the states that it may have been shown from accounts for was written
+    /// past the triggers.
+    fn weighed_row(&mut self, row: &Row<'_>, lead: &[Value], entity_id: &str, accounts: &Accounts) -> Result<()> {
+        let entity = self.recorder.log.entity(self.source.table_no, entity_id)?;
+        let (now, was_shown) = (entity.registers.clone(), entity.shown);
+        if now.is_empty() && accounts.others.iter().all(Registers::is_empty) {
+            self.found.backfilled += 1;
+            let id = self.backfill_id();
+            return self.record(id, entity_id, lead, row, true, |_| true);
+        }
+        let states: Vec<&Registers> =
+            std::iter::once(&now).chain(&accounts.others).filter(|state| state.alive()).collect();
+        if states.is_empty() {
+            self.found.changed += 1;
+            let id = self.new_id();
+            return self.record(id, entity_id, lead, row, true, |_| true);
+        }
+        let (mut edited, mut is_as_registered) = (Vec::new(), now.alive());
+        for n in 0..self.source.columns.len() {
+            let there = row.get_ref(self.source.lead_len() + n)?;
+            if self.notice_reference(entity_id, n, &now, there)? {
+                continue;
+            }
+            let is_same = |state: &Registers| self.is_state(lead, n, state, there);
+            let mut accounted = is_same(&now)?;
+            is_as_registered &= accounted;
+            for state in &states {
+                accounted = accounted || is_same(state)?;
+            }
+            accounted = accounted || accounts.may_be_default && self.same(lead, n, there, &self.defaults[n])?;
+            if !accounted {
+                edited.push(n);
+            }
+        }
+        if !edited.is_empty() {
+            self.found.changed += 1;
+            let id = self.new_id();
+            self.record(id, entity_id, lead, row, false, |n| edited.contains(&n))?;
+        }
+        if !is_as_registered || !was_shown {
+            touch(self.recorder.conn(), self.source.table_no, entity_id)?;
+        }
+        self.recorder.log.entity(self.source.table_no, entity_id)?.set_shown(true);
+        self.found.unmarked += u64::from(!was_shown);
+        Ok(())
+    }
+
+    /// Whether a column of a row is what a state of its registers says.
+    fn is_state(&self, lead: &[Value], n: usize, state: &Registers, there: ValueRef<'_>) -> Result<bool> {
+        match state.get(self.recorded.number(n)) {
+            Some(register) => {
+                let name = self.source.logged_name(&self.source.columns[n]);
+                let then = Base::default().value(self.recorder.conn(), register.id, name)?;
+                self.same(lead, n, there, &then)
+            }
+            None => self.same(lead, n, there, &self.defaults[n]),
+        }
+    }
+
+    /// Looks at a reference; says whether nothing translates it: it is to a row that gave up its integer before a merge could come
+    /// to it, or one that its user wrote and that is left out of the log. One that is NULL for want of its row waits for that.
+    fn notice_reference(&mut self, entity_id: &str, n: usize, now: &Registers, there: ValueRef<'_>) -> Result<bool> {
+        let Some(parent_no) = self.recorded.target(n) else { return Ok(false) };
+        let (conn, value) = (self.recorder.conn(), read_value(there));
+        let name = self.source.logged_name(&self.source.columns[n]);
+        let logged = match now.get(self.recorded.number(n)) {
+            Some(register) => Base::default().value(conn, register.id, name)?,
+            None => Value::Null,
+        };
+        match (to_logged(conn, parent_no, &value)?, &value, referred(&logged)) {
+            (None, Value::Integer(local), Some(parent)) if self.had(parent_no, &parent, *local)? => {
+                set_free(conn, parent_no, *local, &parent)?;
+                Ok(true)
+            }
+            (None, _, _) => self.is_untranslated(entity_id, n, there),
+            (Some(Value::Null), _, _) if logged != Value::Null => {
+                touch(conn, self.source.table_no, entity_id)?;
+                Ok(false)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Whether a row that has no integer now had this one, by what its changes say.
+    fn had(&mut self, parent_no: u32, parent: &str, local: i64) -> Result<bool> {
+        let (conn, rowid_column) = (self.recorder.conn(), self.recorder.rowid_column());
+        if local_of(conn, parent_no, parent)?.is_some() {
+            return Ok(false);
+        }
+        let said = self.recorder.log.entity(parent_no, parent)?.registers.get(rowid_column);
+        Ok(match said {
+            Some(register) => Base::default().value(conn, register.id, ROWID_FIELD)? == Value::Integer(local),
+            None => parent == local.to_string(),
+        })
     }
 
     /// Whether a column refers to a row that is not known yet: then the next seal comes back to it.

@@ -157,6 +157,15 @@ pub(crate) fn inspect(conn: &Connection, table: &Table, tracked: &Tracked) -> Re
     })
 }
 
+/// The triggers that are missing or not as they should be, and those that should not be there.
+pub(super) fn wrong(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<Vec<String>> {
+    let there = installed(conn, tracked.table_no())?;
+    let wanted = triggers_of(table, &tracked.source, &tracked.excluded)?;
+    let lacking = wanted.iter().filter(|trigger| !there.contains(trigger)).map(|trigger| trigger.name.clone());
+    let extra = there.iter().filter(|trigger| !wanted.iter().any(|other| other.name == trigger.name));
+    Ok(lacking.chain(extra.map(|trigger| trigger.name.clone())).collect())
+}
+
 /// Whether a trigger of the user's is newer than ours; rows of the schema keep the order of creation.
 fn is_behind(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = ?1 COLLATE NOCASE \
@@ -198,7 +207,7 @@ fn triggers_of(table: &Table, source: &Source, excluded: &[String]) -> Result<Ve
 }
 
 /// The columns whose values are recorded: neither those by which a row is known nor excluded.
-fn recorded_columns<'t>(table: &'t Table, source: &Source, excluded: &[String]) -> Vec<&'t Column> {
+pub(super) fn recorded_columns<'t>(table: &'t Table, source: &Source, excluded: &[String]) -> Vec<&'t Column> {
     let is_recorded = |column: &&Column| {
         !source.lead().any(|name| same_name(name, &column.name))
             && !excluded.iter().any(|name| same_name(name, &column.name))
@@ -207,7 +216,7 @@ fn recorded_columns<'t>(table: &'t Table, source: &Source, excluded: &[String]) 
 }
 
 /// Gives the journal as many value columns as the widest table needs.
-fn widen_journal(conn: &Connection, wanted: usize) -> Result<()> {
+pub(super) fn widen_journal(conn: &Connection, wanted: usize) -> Result<()> {
     let sql = "SELECT count(*) FROM pragma_table_info('ZV_JOURNAL') WHERE name GLOB 'c[0-9]*'";
     let there: usize = conn.query_row(sql, [], |row| row.get(0))?;
     for n in there..wanted {

@@ -6,6 +6,7 @@ mod check;
 mod compare;
 mod install;
 mod record;
+mod recover;
 mod references;
 mod retranslate;
 mod seal;
@@ -14,8 +15,11 @@ mod trigger;
 
 pub(crate) use alter::{AlterEnd, alter_begin, alter_end};
 pub(crate) use check::Wanted;
-pub(crate) use compare::{same_reference, same_through_affinity};
+pub(crate) use compare::{Accounts, Terms, compare, same_reference, same_through_affinity};
 pub(crate) use install::Installed;
 pub(crate) use record::raw_key;
+pub(crate) use recover::{
+    Remains, are_references_right, follow_shapes, install_again, journal_width, recover, triggered, wrong_triggers,
+};
 pub(crate) use seal::{Notes, count_journal, seal, seal_within, take_notes};
-pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, renew, track, untrack};
+pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, reinstall, renew, track, untrack};

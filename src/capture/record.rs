@@ -57,6 +57,11 @@ impl<'a, 'c> Recorder<'a, 'c> {
         self.log.conn
     }
 
+    /// The number of the reserved field that says a row's integer.
+    pub(super) fn rowid_column(&self) -> u32 {
+        self.rowid_column
+    }
+
     pub(super) fn prepare(&mut self, source: Source) -> Result<Recorded> {
         let conn = self.conn();
         let numbers: Result<Vec<u32>> =

@@ -25,6 +25,11 @@ impl Catalog {
         Ok(Self { tables })
     }
 
+    /// The tables, with their shapes.
+    pub(super) fn tables(&self) -> impl Iterator<Item = &(Tracked, Table)> {
+        self.tables.iter()
+    }
+
     /// The table whose local integer key a column holds: by a foreign key of its own, or by one to a column that holds such
     /// a key itself.
     pub(crate) fn target(&self, table: &Table, column: &str) -> Option<u32> {

@@ -63,7 +63,7 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     }
     let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);
-    let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact };
+    let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact, evidence: None };
     let tracked = install(log, &table, identity, wish)?;
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(TrackedNow::new(tracked, found))
@@ -217,7 +217,7 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
             Installed::Whole => {}
             Installed::Behind => {
                 overtake(log.conn, &table, &tracked)?;
-                let terms = Terms { before: Some(&tracked.source), accept_deletes: true };
+                let terms = Terms { before: Some(&tracked.source), accept_deletes: true, evidence: None };
                 let found = compare(log, world, &table, &tracked, terms)?;
                 if found != Found::default() {
                     renewed.push(Renewed { tracked, found, standing });
@@ -237,6 +237,25 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
         }
     }
     Ok(renewed)
+}
+
+/// Makes the triggers of a table right where they are not; what was written meanwhile is for the caller to find. Returns the
+/// table as it is tracked now, inactive where it cannot be, and how its triggers stood.
+pub(crate) fn reinstall(log: &mut Log<'_>, table: &Table, tracked: Tracked) -> Result<(Tracked, Installed)> {
+    let standing = inspect(log.conn, table, &tracked)?;
+    let now = match standing {
+        Installed::Whole => tracked,
+        Installed::Behind => {
+            overtake(log.conn, table, &tracked)?;
+            tracked
+        }
+        Installed::Stale | Installed::Broken | Installed::Marked => match check_renewable(log.conn, table, &tracked) {
+            Ok(identity) => install(log, table, identity, wish_of(&tracked))?,
+            Err(error) if error.kind() == ErrorKind::Schema => lift(log.conn, tracked, &error)?,
+            Err(error) => return Err(error),
+        },
+    };
+    Ok((now, standing))
 }
 
 fn check_renewable(conn: &Connection, table: &Table, old: &Tracked) -> Result<Identity> {
@@ -259,6 +278,18 @@ fn lift(conn: &Connection, mut tracked: Tracked, why: &Error) -> Result<Tracked>
     Ok(tracked)
 }
 
+/// The wish for a table to be tracked as it is.
+fn wish_of(tracked: &Tracked) -> Wish {
+    Wish {
+        excluded: tracked.excluded.clone(),
+        enforce_fk: tracked.enforce_fk,
+        notice: tracked.notice.clone(),
+        blocked: tracked.blocked.clone(),
+        entity_type: Some(tracked.source.entity_type.clone()),
+        renamed: tracked.source.renamed.clone(),
+    }
+}
+
 fn renew_table(
     log: &mut Log<'_>,
     world: &World,
@@ -267,17 +298,8 @@ fn renew_table(
     old: Tracked,
     standing: Installed,
 ) -> Result<Renewed> {
-    let excluded = old.excluded.clone();
-    let wish = Wish {
-        excluded,
-        enforce_fk: old.enforce_fk,
-        notice: old.notice,
-        blocked: old.blocked,
-        entity_type: Some(old.source.entity_type.clone()),
-        renamed: old.source.renamed.clone(),
-    };
-    let tracked = install(log, table, identity, wish)?;
-    let terms = Terms { before: Some(&old.source), accept_deletes: false };
+    let tracked = install(log, table, identity, wish_of(&old))?;
+    let terms = Terms { before: Some(&old.source), accept_deletes: false, evidence: None };
     let found = compare(log, world, table, &tracked, terms)?;
     Ok(Renewed { tracked, found, standing })
 }

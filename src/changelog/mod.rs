@@ -1,6 +1,7 @@
 //! Our own tables: the log, its sequence, names, registers, and what is remembered of rows and remotes. Touches no user table.
 
 mod conflicts;
+mod counters;
 mod epochs;
 mod held;
 mod identity;
@@ -9,6 +10,7 @@ mod names;
 mod placed;
 mod read;
 mod redate;
+mod remembered;
 mod remotes;
 mod retire;
 mod separate;
@@ -16,7 +18,10 @@ mod tracked;
 mod untranslated;
 mod waits;
 
-pub(crate) use conflicts::{ConflictRow, count_conflicts, list_conflicts, mark_restored, record_conflict};
+pub(crate) use conflicts::{
+    ConflictRow, count_conflicts, list_conflicts, mark_restored, mend_conflicts, record_conflict, wrong_conflicts,
+};
+pub(crate) use counters::{backfills, greatest_seen, is_exposed};
 pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
 pub(crate) use identity::{
@@ -29,13 +34,16 @@ pub(crate) use placed::{
     lose, lose_packed, lost, pack_ids, regain, remember_pack, set_covered,
 };
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
-pub(crate) use tracked::{Source, Tracked, add_source, list_tracked, read_source, save_tracked, touch};
+pub(crate) use tracked::{
+    Source, Tracked, add_source, find_tracked, list_tracked, put_source, read_names, read_source, save_tracked, touch,
+};
 pub(crate) use untranslated::{
     Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, has_untranslated, leave_out, list_freed,
     list_untranslated, set_free, settle,
 };
 
 pub(crate) use redate::redate;
+pub(crate) use remembered::{doubt_remote, forget_wrong, wrong_memory};
 pub(crate) use remotes::{
     Definition, Kept, LayoutRow, RefusedFile, RemoteRow, ask_for_refused, definitions, forget_refused, keep, kept,
     known_identities, list_remotes, newest_definition, pushed_seq, refused_files, remember_definition,

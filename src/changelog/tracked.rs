@@ -127,9 +127,19 @@ pub(crate) fn save_tracked(conn: &Connection, tracked: &Tracked) -> Result<()> {
 
 /// Every table that is or was tracked, by name.
 pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
-    let sql = "SELECT active, enforce_fk, excluded, notice, blocked, source, altering FROM ZV_TRACKED ORDER BY name";
+    select_tracked(conn, None)
+}
+
+/// The table of a number, if it is or was tracked.
+pub(crate) fn find_tracked(conn: &Connection, table_no: u32) -> Result<Option<Tracked>> {
+    Ok(select_tracked(conn, Some(table_no))?.pop())
+}
+
+fn select_tracked(conn: &Connection, table_no: Option<u32>) -> Result<Vec<Tracked>> {
+    let sql = "SELECT active, enforce_fk, excluded, notice, blocked, source, altering FROM ZV_TRACKED \
+               WHERE ?1 IS NULL OR table_no = ?1 ORDER BY name";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query([])?;
+    let mut rows = statement.query([table_no])?;
     let mut tracked = Vec::new();
     while let Some(row) = rows.next()? {
         tracked.push(Tracked {
@@ -143,6 +153,20 @@ pub(crate) fn list_tracked(conn: &Connection) -> Result<Vec<Tracked>> {
         });
     }
     Ok(tracked)
+}
+
+/// A list of names as our tables hold it.
+pub(crate) fn read_names(json: &str) -> Result<Vec<String>> {
+    from_json(json)
+}
+
+/// Writes a source that has its number already.
+pub(crate) fn put_source(conn: &Connection, source: &Source) -> Result<()> {
+    conn.prepare_cached("DELETE FROM ZV_SOURCE WHERE source = ?1")?.execute([source.no])?;
+    let (wanted, mut added) = (source.no, source.clone());
+    add_source(conn, &mut added)?;
+    conn.prepare_cached("UPDATE ZV_SOURCE SET source = ?2 WHERE source = ?1")?.execute((added.no, wanted))?;
+    Ok(())
 }
 
 /// Asks the next merge to show an entity anew from its registers.

@@ -61,3 +61,9 @@ pub(crate) fn set_metadata(conn: &Connection, key: Metadata, value: impl ToStrin
     .execute((key.key(), value.to_string()))?;
     Ok(())
 }
+
+/// Forgets a fact.
+pub(crate) fn forget_metadata(conn: &Connection, key: Metadata) -> Result<()> {
+    conn.prepare_cached("DELETE FROM ZV_METADATA WHERE key = ?1")?.execute([key.key()])?;
+    Ok(())
+}

@@ -9,17 +9,21 @@ mod metadata;
 mod open;
 mod quote;
 mod shape;
+mod structure;
 mod tokens;
 mod value;
 
 pub(crate) use default::{constant_default, constant_expression};
 pub(crate) use index_sql::IndexSql;
 pub use key::DatabaseKey;
-pub(crate) use metadata::{Metadata, get_metadata, set_metadata};
-pub(crate) use open::{create_replica, encrypt_database, immediate, is_blank, open_database, open_replica};
+pub(crate) use metadata::{Metadata, forget_metadata, get_metadata, set_metadata};
+pub(crate) use open::{
+    create_replica, encrypt_database, immediate, is_blank, open_damaged, open_database, open_replica, record_version,
+};
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
     Affinity, Column, ForeignKey, Part, Table, TableKind, Unique, condition, read_table, same_name, table_names,
 };
+pub(crate) use structure::{Lack, lacking, make_again};
 pub(crate) use tokens::{Token, Tokens};
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

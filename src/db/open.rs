@@ -118,6 +118,9 @@ pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> 
     }
     let tx = immediate(conn)?;
     if !is_replica(&tx)? {
+        if was_replica(&tx)? {
+            return Err(Error::corrupt("ZV_METADATA is missing; `zvon repair` makes it again"));
+        }
         run_schemas(&tx, 0)?;
         set_metadata(&tx, Metadata::DatabaseUuid, author)?;
     }
@@ -129,11 +132,39 @@ pub(crate) fn create_replica(conn: &mut Connection, author: &str) -> Result<()> 
 pub(crate) fn open_replica(path: &Path, key: Option<&DatabaseKey>) -> Result<Connection> {
     let mut conn = open_database(path, false, key)?;
     if !is_replica(&conn)? {
-        let message = format!("{}: not a replica yet; run `zvon init` on it first", path.display());
-        return Err(Error::new(ErrorKind::Database, message));
+        return Err(no_replica(&conn, path)?);
     }
     migrate(&mut conn)?;
     Ok(conn)
+}
+
+/// Opens what was a replica, whatever of our own tables is left: for those who look at the damage or mend it.
+pub(crate) fn open_damaged(path: &Path, key: Option<&DatabaseKey>) -> Result<Connection> {
+    let mut conn = open_database(path, false, key)?;
+    if !was_replica(&conn)? {
+        return Err(no_replica(&conn, path)?);
+    }
+    match is_replica(&conn)?.then(|| migrate(&mut conn)).transpose() {
+        // A version that cannot be read is part of the damage; a newer one is none.
+        Err(error) if error.kind() == ErrorKind::Database => Err(error),
+        _ => Ok(conn),
+    }
+}
+
+/// Whether a database is a replica, or is left of one.
+fn was_replica(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name GLOB 'ZV_*' AND type IN ('table', 'trigger'))";
+    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+}
+
+/// Says that a database is no replica, or that it was one.
+fn no_replica(conn: &Connection, path: &Path) -> Result<Error> {
+    if was_replica(conn)? {
+        let message = format!("{}: ZV_METADATA is missing; `zvon repair` makes it again", path.display());
+        return Ok(Error::corrupt(message));
+    }
+    let message = format!("{}: not a replica yet; run `zvon init` on it first", path.display());
+    Ok(Error::new(ErrorKind::Database, message))
 }
 
 /// Brings our tables to the newest version, in one transaction; one that is newer than this program is refused.
@@ -148,12 +179,20 @@ fn migrate(conn: &mut Connection) -> Result<()> {
     Ok(())
 }
 
-/// Runs the schema files after the first `done` of them.
+/// Runs the schema files after the first `done` of them, and records that.
 fn run_schemas(tx: &Transaction<'_>, done: usize) -> Result<()> {
-    for sql in &SCHEMAS[done..] {
-        tx.execute_batch(sql)?;
-    }
-    set_metadata(tx, Metadata::FormatVersion, SCHEMAS.len())
+    run_schema_files(tx, done)?;
+    record_version(tx)
+}
+
+/// Runs the schema files after the first `done` of them.
+pub(super) fn run_schema_files(conn: &Connection, done: usize) -> Result<()> {
+    SCHEMAS[done..].iter().try_for_each(|sql| Ok(conn.execute_batch(sql)?))
+}
+
+/// Records that our tables are those of the newest version.
+pub(crate) fn record_version(conn: &Connection) -> Result<()> {
+    set_metadata(conn, Metadata::FormatVersion, SCHEMAS.len())
 }
 
 /// The version of the tables that are there: from 1 to the number of schema files.
@@ -165,7 +204,11 @@ fn format_version(conn: &Connection) -> Result<usize> {
             ErrorKind::Database,
             format!("the replica has format version {newer} and this program knows {known}; use a newer zvon"),
         )),
-        found => Err(Error::corrupt(format!("ZV_METADATA names the unknown format version {}", found.unwrap_or(0)))),
+        found => {
+            let version = found.unwrap_or(0);
+            let why = "`zvon repair` looks at the tables themselves";
+            Err(Error::corrupt(format!("ZV_METADATA names the unknown format version {version}; {why}")))
+        }
     }
 }
 

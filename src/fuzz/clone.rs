@@ -68,7 +68,7 @@ fn definition(text: &str) -> TableDefinition {
         statements: parts.map(str::to_owned).collect(),
         identity: if key.is_empty() { Identity::Generated } else { Identity::Key },
         key,
-        enforce_fk: text.len() % 2 == 0,
+        enforce_fk: text.len().is_multiple_of(2),
         version: 0,
         entity_type: None,
         renamed: BTreeMap::new(),

@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use rusqlite::Connection;
 
 use super::problems::Problems;
+use crate::capture::wrong_triggers;
 use crate::changelog::{References, Source, Tracked, list_tracked, lower, read_source};
 use crate::db::{Ident, Table, TableKind, condition, constant_default, list, read_table, same_name};
 use crate::error::Result;
@@ -141,7 +142,7 @@ fn load_rows(
         problems.add(format_args!("{name} is tracked, and there is no such table; create it again or untrack it"));
         return Ok(None);
     };
-    check_triggers(conn, tracked, problems)?;
+    let missing = check_triggers(conn, tracked, problems)?;
     let source = &tracked.source;
     let rowid = shape.key_is_rowid.then(|| shape.columns[shape.key[0]].name.as_str());
     let is_there = source.lead().all(|name| shape.column(name).is_some());
@@ -150,6 +151,9 @@ fn load_rows(
         problems
             .add(format_args!("{name} has another primary key than when it was tracked, so no row can be compared"));
         return Ok(None);
+    }
+    for trigger in wrong_triggers(conn, &shape, tracked)?.into_iter().filter(|name| !missing.contains(name)) {
+        problems.add(format_args!("{name}: the trigger {trigger} is missing, or not as it should be"));
     }
     let columns = known_columns(conn, references, &shape, tracked)?;
     let names = source.lead().chain(columns.iter().map(|c| c.name.as_str()));
@@ -185,16 +189,18 @@ fn known_columns(
     known.collect()
 }
 
-/// Without its triggers a table's writes escape the log.
-fn check_triggers(conn: &Connection, tracked: &Tracked, problems: &mut Problems) -> Result<()> {
+/// Without its triggers a table's writes escape the log. Returns those that are not there.
+fn check_triggers(conn: &Connection, tracked: &Tracked, problems: &mut Problems) -> Result<Vec<String>> {
     let sql = "SELECT 1 FROM sqlite_schema WHERE type = 'trigger' AND name = ?1 AND tbl_name = ?2 COLLATE NOCASE";
     let mut statement = conn.prepare_cached(sql)?;
     let update = (!tracked.source.columns.is_empty()).then_some("update");
+    let mut missing = Vec::new();
     for event in ["insert", "delete", "rekey"].into_iter().chain(update) {
         let (name, table) = (format!("ZV_{}_{event}", tracked.table_no()), tracked.name());
         if !statement.exists([&name, table])? {
             problems.add(format_args!("{table} lacks the trigger {name}, so its writes are not captured"));
+            missing.push(name);
         }
     }
-    Ok(())
+    Ok(missing)
 }

@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::catalog::Catalog;
 use super::problems::Problems;
-use crate::changelog::{Names, Source, has_untranslated, read_source};
+use crate::changelog::{Names, Source, entity_of, has_untranslated, read_source};
 use crate::db::{Metadata, get_metadata, read_value};
 use crate::error::{ErrorKind, Result};
 use crate::model::{ChangeId, Value};
@@ -25,18 +25,22 @@ pub(super) struct Context<'a> {
     pub(super) last_id: Option<ChangeId>,
     /// Rows written but not sealed: their tables are ahead of the log.
     journal: HashSet<(u32, String)>,
+    /// The same by their local integers, as what was inserted has no other name yet.
+    journal_locals: HashSet<(u32, i64)>,
     any_touched: bool,
     numbers: RefCell<HashMap<String, Option<u32>>>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn load(conn: &'a Connection, catalog: &'a Catalog, problems: &mut Problems) -> Result<Self> {
+        let Journal { entities, locals } = journal_keys(conn, catalog, problems)?;
         Ok(Self {
             conn,
             catalog,
             merged_seq: fact(conn, Metadata::MergedSeq, problems)?.unwrap_or(0),
             last_id: fact(conn, Metadata::LastId, problems)?,
-            journal: journal_keys(conn, catalog, problems)?,
+            journal: entities,
+            journal_locals: locals,
             any_touched: conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_TOUCHED)", [], |row| row.get(0))?,
             numbers: RefCell::default(),
         })
@@ -68,12 +72,20 @@ impl<'a> Context<'a> {
     /// Whether a merge has come to the end of the log, and nothing waits for the next.
     pub(super) fn is_settled(&self) -> Result<bool> {
         let end: i64 = self.conn.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
-        Ok(self.journal.is_empty() && !self.any_touched && self.merged_seq >= end)
+        Ok(self.journal.is_empty() && self.journal_locals.is_empty() && !self.any_touched && self.merged_seq >= end)
     }
 
     /// Whether the table knows more of a row than the log: a reference that could not be translated yet.
     pub(super) fn is_left_out(&self, table_no: u32, entity_id: &str) -> Result<bool> {
         has_untranslated(self.conn, table_no, entity_id)
+    }
+
+    /// Whether the journal has a write of the row with a local integer.
+    pub(super) fn unsealed_local(&self, table_no: u32, lead: &[Value]) -> bool {
+        match lead.first() {
+            Some(Value::Integer(local)) => self.journal_locals.contains(&(table_no, *local)),
+            _ => false,
+        }
     }
 
     /// Whether the journal has a write of the row.
@@ -97,7 +109,11 @@ pub(super) struct Tally {
 }
 
 /// A fact of `ZV_METADATA`; one that cannot be read is a problem, and counts as never set.
-fn fact<T: std::str::FromStr>(conn: &Connection, key: Metadata, problems: &mut Problems) -> Result<Option<T>> {
+pub(super) fn fact<T: std::str::FromStr>(
+    conn: &Connection,
+    key: Metadata,
+    problems: &mut Problems,
+) -> Result<Option<T>> {
     match get_metadata(conn, key) {
         Err(error) if error.kind() == ErrorKind::Corrupt => {
             problems.add(format_args!("{error}"));
@@ -107,36 +123,51 @@ fn fact<T: std::str::FromStr>(conn: &Connection, key: Metadata, problems: &mut P
     }
 }
 
-/// The entities whose writes the journal holds.
-fn journal_keys(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -> Result<HashSet<(u32, String)>> {
-    let mut keys = HashSet::new();
+/// The rows whose writes the journal holds.
+#[derive(Debug, Default)]
+struct Journal {
+    entities: HashSet<(u32, String)>,
+    locals: HashSet<(u32, i64)>,
+}
+
+fn journal_keys(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -> Result<Journal> {
+    let mut journal = Journal::default();
     let mut statement = conn.prepare("SELECT DISTINCT source FROM ZV_JOURNAL")?;
-    let sources: Vec<Option<i64>> = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let sources: Vec<Option<i64>> =
+        statement.query_map([], |row| Ok(row.get_ref(0)?.as_i64().ok()))?.collect::<rusqlite::Result<_>>()?;
     for no in sources {
         match no.map(|no| read_source(conn, no)) {
-            Some(Ok(source)) => add_journal_keys(conn, catalog, &source, &mut keys)?,
+            Some(Ok(source)) => add_journal_keys(conn, catalog, &source, &mut journal)?,
             Some(Err(error)) if error.kind() != ErrorKind::Corrupt => return Err(error),
             _ => problems.add(format_args!("the journal holds writes of a table that ZV_SOURCE does not name")),
         }
     }
-    Ok(keys)
+    Ok(journal)
 }
 
-fn add_journal_keys(
-    conn: &Connection,
-    catalog: &Catalog,
-    source: &Source,
-    keys: &mut HashSet<(u32, String)>,
-) -> Result<()> {
-    let columns: Vec<String> = (0..source.lead_len()).map(|n| format!("c{n}")).collect();
+fn add_journal_keys(conn: &Connection, catalog: &Catalog, source: &Source, journal: &mut Journal) -> Result<()> {
+    // Behind a row that moved stands the integer that it had.
+    let (lead_len, moved) = (source.lead_len(), source.lead_len() + source.columns.len());
+    let mut columns: Vec<String> = (0..lead_len).map(|n| format!("c{n}")).collect();
+    if source.local.is_some() {
+        columns.push(format!("c{moved}"));
+    }
     let sql = format!("SELECT {} FROM ZV_JOURNAL WHERE source = ?1", columns.join(", "));
     let mut statement = conn.prepare(&sql)?;
     let mut rows = statement.query([source.no])?;
     while let Some(row) = rows.next()? {
-        let lead: Vec<Value> =
+        let mut values: Vec<Value> =
             (0..columns.len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<rusqlite::Result<_>>()?;
-        let entity_id = source.entity_id(conn, &catalog.references, &lead)?.entity();
-        keys.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
+        let before = if source.local.is_some() { values.pop() } else { None };
+        let entity_id = source.entity_id(conn, &catalog.references, &values)?.entity();
+        journal.entities.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
+        for local in [values.first(), before.as_ref()].into_iter().flatten() {
+            if let (Some(_), Value::Integer(local)) = (&source.local, local) {
+                journal.locals.insert((source.table_no, *local));
+                let entity_id = entity_of(conn, source.table_no, *local)?;
+                journal.entities.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
+            }
+        }
     }
     Ok(())
 }

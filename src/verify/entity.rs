@@ -166,7 +166,15 @@ impl Comparison<'_, '_> {
     fn same_reference(&self, parent_no: u32, column: &str, there: &Value, wanted: &Value) -> Result<bool> {
         let conn = self.context.conn;
         match to_logged(conn, parent_no, there)? {
-            Some(Value::Null) => Ok(to_local(conn, parent_no, wanted)?.is_none_or(|local| local == Value::Null)),
+            // One that is NULL for want of its row is looked at again when that comes.
+            Some(Value::Null) => match to_local(conn, parent_no, wanted)? {
+                Some(local) => Ok(local == Value::Null),
+                None => {
+                    let sql = "SELECT 1 FROM ZV_WAIT WHERE on_table = ?1 AND on_entity = ?2 AND table_no = ?3 AND entity_id = ?4";
+                    let (parent, table_no) = (referred(wanted).unwrap_or_default(), self.known.tracked.table_no());
+                    Ok(conn.prepare_cached(sql)?.exists((parent_no, parent, table_no, &self.entity.id))?)
+                }
+            },
             Some(there) => Ok(there == *wanted || (referred(wanted).is_some() && referred(&there) == referred(wanted))),
             None => {
                 let sql = "SELECT 1 FROM ZV_UNTRANSLATED AS u JOIN ZV_NAME AS n ON n.no = u.column_no \

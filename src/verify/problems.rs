@@ -22,6 +22,10 @@ impl Problems {
         }
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
     pub(super) fn into_parts(self) -> (Vec<String>, u64) {
         (self.kept, self.count)
     }

@@ -24,7 +24,8 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> Result<()> {
     if !context.is_settled()? {
         return Ok(());
     }
-    let mut visible = Visible { context, tally, tables: BTreeMap::new(), reasons: BTreeMap::new() };
+    let (tables, reasons, restless) = (BTreeMap::new(), BTreeMap::new(), BTreeSet::new());
+    let mut visible = Visible { context, tally, tables, reasons, restless };
     for known in context.catalog.iter().filter(|known| known.tracked.is_live()) {
         if let Some(rows) = &known.rows {
             let trial = Trial::new(context.conn, &context.catalog.references, &known.tracked, &rows.shape)?;
@@ -35,6 +36,7 @@ pub(super) fn check(context: &Context<'_>, tally: &mut Tally) -> Result<()> {
         visible.reasons.insert((held.table_no, held.entity_id), held.reason);
     }
     let hidden = visible.alone()?;
+    visible.noted(&hidden)?;
     let waiting = visible.uniques(hidden)?;
     visible.parents(waiting)?;
     visible.orphans()
@@ -52,6 +54,8 @@ struct Visible<'a, 'c> {
     tables: BTreeMap<u32, Checked<'a>>,
     /// Why rows are held, as recorded.
     reasons: BTreeMap<Key, String>,
+    /// Those of which nothing says what they wait for, as a constraint of this replica alone may keep them out.
+    restless: BTreeSet<Key>,
 }
 
 /// The values of a living row as the log has them.
@@ -68,13 +72,21 @@ impl Visible<'_, '_> {
         let mut hidden = BTreeMap::new();
         for (key, reason) in self.reasons.clone() {
             // A trigger may depend on anything, and so may a constraint that this replica alone has.
-            if ["trigger", "other", "key"].contains(&reason.as_str()) || self.is_restless(&key, &reason)? {
+            if ["trigger", "other", "key"].contains(&reason.as_str()) {
                 continue;
+            }
+            let waits = self.waits(&key)?;
+            if reason == "unique" && !waits {
+                self.restless.insert(key.clone());
+            }
+            if reason == "foreign key" && !waits {
+                self.problem(&key, format_args!("is held for want of a parent, and nothing says which"));
             }
             let breaks_alone = ["not null", "check", "type"].contains(&reason.as_str());
             match self.claims(&key)? {
                 None => {}
                 Some(Err(_)) if breaks_alone || reason == "foreign key" => {}
+                Some(Err(_)) if self.restless.contains(&key) => {}
                 Some(Err(_)) => self.problem(&key, format_args!("is held as {reason}, and breaks a rule by itself")),
                 Some(Ok(_)) if breaks_alone => {
                     self.problem(&key, format_args!("is held as {reason}, and breaks no rule by itself"));
@@ -85,9 +97,36 @@ impl Visible<'_, '_> {
         Ok(hidden)
     }
 
-    fn is_restless(&self, key: &Key, reason: &str) -> Result<bool> {
+    fn waits(&self, key: &Key) -> Result<bool> {
         let sql = "SELECT 1 FROM ZV_WAIT WHERE table_no = ?1 AND entity_id = ?2";
-        Ok(reason == "unique" && !self.context.conn.prepare_cached(sql)?.exists((key.0, &key.1))?)
+        Ok(self.context.conn.prepare_cached(sql)?.exists((key.0, &key.1))?)
+    }
+
+    /// Rows that are not shown, and break nothing by themselves, have their claims recorded, so that others are kept from them.
+    /// Of those that are shown, only rows that lack a reference have.
+    fn noted(&mut self, hidden: &BTreeMap<Key, Vec<RowClaim>>) -> Result<()> {
+        for (key, claims) in hidden {
+            if self.restless.contains(key) {
+                continue;
+            }
+            let trial = &self.tables[&key.0].trial;
+            let wanted: BTreeSet<(String, Vec<u8>)> =
+                claims.iter().map(|claim| (trial.rule_name(claim.rule).to_owned(), claim.value.clone())).collect();
+            let sql = "SELECT rule, value FROM ZV_CLAIM WHERE table_no = ?1 AND entity_id = ?2";
+            let mut statement = self.context.conn.prepare_cached(sql)?;
+            let there = statement.query_map((key.0, &key.1), |row| Ok((row.get(0)?, row.get(1)?)))?;
+            if there.collect::<rusqlite::Result<BTreeSet<(String, Vec<u8>)>>>().ok() != Some(wanted) {
+                self.problem(key, format_args!("is held, and what it claims is not recorded as it is"));
+            }
+        }
+        let sql = "SELECT count(*) FROM (SELECT DISTINCT table_no, entity_id FROM ZV_CLAIM) AS c \
+                   WHERE NOT EXISTS (SELECT 1 FROM ZV_HELD AS h WHERE h.table_no = c.table_no AND h.entity_id = c.entity_id) \
+                   AND NOT EXISTS (SELECT 1 FROM ZV_WAIT AS w WHERE w.table_no = c.table_no AND w.entity_id = c.entity_id)";
+        let strange: u64 = self.context.conn.query_row(sql, [], |row| row.get(0))?;
+        if strange > 0 {
+            self.tally.problems.add(format_args!("ZV_CLAIM has claims of {strange} rows that are shown whole"));
+        }
+        Ok(())
     }
 
     /// Settles all claims of rows that are not shown with those of the rows that they meet. Returns the rows that only a
@@ -121,6 +160,10 @@ impl Visible<'_, '_> {
                 (true, None) => {
                     self.problem(key, format_args!("is shown, though another row took a unique value first"))
                 }
+                (true, Some("unique")) if self.restless.contains(key) => {
+                    self.problem(key, format_args!("is held as unique, and nothing says whom it waits for"));
+                }
+                (false, Some("unique")) if self.restless.contains(key) => {}
                 (true, Some("foreign key")) | (false, Some("unique")) => {
                     let why = if out.contains_key(key) {
                         "and another row took a unique value first"
@@ -132,7 +175,7 @@ impl Visible<'_, '_> {
                 _ => {}
             }
         }
-        Ok(hidden.into_keys().filter(|key| !out.contains_key(key)).collect())
+        Ok(hidden.into_keys().filter(|key| !out.contains_key(key) && !self.restless.contains(key)).collect())
     }
 
     /// The greatest set of rows of which each has its parents among the shown or the set must be empty.

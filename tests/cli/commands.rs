@@ -200,6 +200,37 @@ fn verify_fails_where_a_table_is_not_what_the_log_says() {
 }
 
 #[test]
+fn repair_mends_and_says_what_it_did() {
+    let place = Place::with_notes();
+    let ran = place.run(["--db", "notes.db", "repair"]).ended(0);
+    assert!(ran.stdout.starts_with("Nothing to repair: "), "{ran:#?}");
+    place.sql("notes.db", "DROP TABLE ZV_HELD; DELETE FROM ZV_REGISTER");
+    place.run(["--db", "notes.db", "verify"]).ended(1);
+    let ran = place.run(["--db", "notes.db", "repair"]).ended(0);
+    for words in ["problem", "  ZV_HELD was made again", "of notes were rebuilt from the log", "All is well now: "] {
+        assert!(ran.stdout.contains(words), "{words}: {ran:#?}");
+    }
+    let report = place.json(&["--db", "notes.db", "repair"]);
+    assert_eq!(keys(&report), ["after", "done", "found", "instructions", "problems"]);
+    assert_eq!(report["found"], 0);
+}
+
+#[test]
+fn repair_opens_what_nothing_else_does() {
+    let place = Place::with_notes();
+    place.sql("notes.db", "DROP TABLE ZV_METADATA");
+    for command in ["status", "init"] {
+        place.run(["--db", "notes.db", command]).refused(1, &["ZV_METADATA is missing", "zvon repair"]);
+    }
+    place.run(["--db", "notes.db", "repair"]).ended(0);
+    place.run(["--db", "notes.db", "status"]).ended(0);
+    place.sql("notes.db", "DROP TABLE ZV_CHANGE_FIELD; DROP TABLE ZV_CHANGE");
+    let ran = place.run(["--db", "notes.db", "repair"]).ended(1);
+    assert!(ran.stdout.contains("What only you can do:"), "{ran:#?}");
+    assert!(ran.stdout.contains("zvon clone URL new.db"), "{ran:#?}");
+}
+
+#[test]
 fn a_reader_that_goes_away_ends_it_quietly() {
     let place = Place::with_notes();
     let mut command = place.plain_zvon();

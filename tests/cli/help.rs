@@ -16,6 +16,7 @@ const COMMANDS: &[&str] = &[
     "conflicts",
     "held",
     "verify",
+    "repair",
     "key",
     "demo",
 ];

@@ -67,16 +67,29 @@ impl Context {
 
     /// The replica that a command is about.
     pub async fn open(&self) -> Result<(Place, Replica), Failure> {
-        let place = self.place(None)?;
-        let opened = match self.database_key()? {
-            Some(key) => Replica::open_encrypted(&place.database, &key),
-            None => Replica::open(&place.database),
+        let open = |path: &Path, key: Option<&DatabaseKey>| match key {
+            Some(key) => Replica::open_encrypted(path, key),
+            None => Replica::open(path),
         };
+        self.open_by(open).await
+    }
+
+    /// The same, though zvon's own tables may be damaged or missing.
+    pub async fn open_damaged(&self) -> Result<(Place, Replica), Failure> {
+        self.open_by(|path, key| Replica::open_damaged(path, key)).await
+    }
+
+    async fn open_by(
+        &self,
+        open: impl Fn(&Path, Option<&DatabaseKey>) -> zvon::Result<Replica>,
+    ) -> Result<(Place, Replica), Failure> {
+        let place = self.place(None)?;
+        let opened = open(&place.database, self.database_key()?.as_ref());
         let replica = match opened {
             Err(wanted) if wanted.kind() == ErrorKind::DatabaseKeyWanted => {
                 let prompt = format!("The key of {}: ", text::plain(&place.database.display().to_string()));
                 match secrets::ask_database_key(&prompt).await? {
-                    Some(key) => Replica::open_encrypted(&place.database, &key)?,
+                    Some(key) => open(&place.database, Some(&key))?,
                     None => return Err(wanted.into()),
                 }
             }

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// Each damage, and the problems that it must be seen as.
+/// Each damage, and the problems that it must be seen as. A repair leaves none of them, or says what the user has to do.
 #[track_caller]
 fn assert_damages(damages: &[(&str, &[&str])]) {
     for (sql, phrases) in damages {
@@ -10,6 +10,7 @@ fn assert_damages(damages: &[(&str, &[&str])]) {
         r.damage(sql);
         println!("{sql}");
         r.assert_problems(phrases);
+        r.assert_repaired(!phrases.is_empty());
     }
 }
 

@@ -121,6 +121,20 @@ impl Replica {
         report.problems
     }
 
+    /// A repair ends without problems, or with instructions; a second one finds nothing more to do.
+    #[track_caller]
+    fn assert_repaired(&mut self, damaged: bool) {
+        let report = crate::repair::repair(&mut self.conn, &self.world, &|_| {}).unwrap();
+        assert_eq!(report.found > 0, damaged, "{report:#?}");
+        let is_well = report.after.problem_count == 0;
+        assert!(is_well || !report.instructions.is_empty(), "{report:#?}");
+        if is_well && report.instructions.is_empty() {
+            assert_eq!(damaged, !report.done.is_empty(), "{report:#?}");
+            let again = crate::repair::repair(&mut self.conn, &self.world, &|_| {}).unwrap();
+            assert_eq!((again.found, again.done, again.instructions), (0, vec![], vec![]));
+        }
+    }
+
     /// Each problem has its phrase, in order, and there are no others.
     #[track_caller]
     fn assert_problems(&self, phrases: &[&str]) {

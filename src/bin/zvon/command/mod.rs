@@ -9,6 +9,7 @@ mod held;
 mod init;
 mod key;
 mod log;
+mod repair;
 mod status;
 mod sync;
 mod track;
@@ -55,6 +56,12 @@ pub enum Command {
     Held,
     /// Check that the tables, and the remote, hold what the log says.
     Verify(verify::Args),
+    /// Mend damage to zvon's own tables and triggers, and to the remote.
+    ///
+    /// It looks as `verify` does, mends what it finds from the log and from what your tables show, says what it did, and looks
+    /// again. Values that you wrote are never dropped, and none are made up. With --remote it also reads every file there, puts
+    /// back what was lost or spoilt, and fetches what the log lacks. For what it cannot mend it says what to do; exit 1 then.
+    Repair(repair::Args),
     /// Make, show and change the keys of an encrypted remote.
     Key(key::Args),
     /// See two replicas sync through a folder, in files to play with.
@@ -84,6 +91,7 @@ pub async fn run(command: &Command, context: &Context) -> Result<Answer, Failure
         Command::Conflicts(args) => conflicts::run(args, context).await,
         Command::Held => held::run(context).await,
         Command::Verify(args) => verify::run(args, context).await,
+        Command::Repair(args) => repair::run(args, context).await,
         Command::Key(args) => key::run(args, context).await,
         Command::Demo(args) => demo::run(args, context).await,
     }

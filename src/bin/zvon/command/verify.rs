@@ -19,7 +19,7 @@ pub struct Args {
 }
 
 pub async fn run(_: &Args, context: &Context) -> Result<Answer, Failure> {
-    let (place, replica) = context.open().await?;
+    let (place, replica) = context.open_damaged().await?;
     let remote = match context.remote_asked() {
         true => Some(context.remote(&place, &replica, None)?),
         false => None,
