@@ -157,7 +157,7 @@ fn how_often_a_remote_is_asked_again_is_set_beside_the_database() {
         ran(command.args(["--db", "notes.db", "sync", &url])).refused(1, &["503"]);
     };
     for retries in [0, 2] {
-        place.write("zvon.toml", &format!("max_retries = {retries}\nretry_timeout = '1m'\n"));
+        place.write("zvon.toml", format!("max_retries = {retries}\nretry_timeout = '1m'\n"));
         let before = asked.load(std::sync::atomic::Ordering::SeqCst);
         sync();
         assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst) - before, 1 + retries);
