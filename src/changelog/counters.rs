@@ -19,14 +19,14 @@ pub(crate) fn greatest_seen(conn: &Connection) -> Result<Option<ChangeId>> {
     Ok(None)
 }
 
-/// How many backfills the log has of this replica's at least: the greatest one's number, and one more.
+/// How many backfills were made here at least, by what the log has of them: the greatest one's number, and one more. A copy of
+/// this file has the same author id, and makes its own.
 pub(crate) fn backfills(conn: &Connection) -> Result<u64> {
-    let sql = "SELECT c.id FROM ZV_CHANGE AS c, ZV_METADATA AS m WHERE m.key = 'database_uuid' AND c.author_id = m.value \
-               AND c.id < ?1 ORDER BY c.id DESC LIMIT 1";
-    let mut statement = conn.prepare(sql)?;
-    let mut rows = statement.query([Clock::lower_bound(CLOCK_FLOOR_MS).to_string()])?;
-    let Some(row) = rows.next()? else { return Ok(0) };
-    let id = row.get_ref(0)?.as_str().ok().and_then(|id| id.parse::<ChangeId>().ok());
+    let sql = "SELECT max(change_id) FROM ZV_SEQUENCE WHERE own AND change_id < ?1";
+    let bound = Clock::lower_bound(CLOCK_FLOOR_MS);
+    let greatest: Option<Vec<u8>> =
+        conn.query_row(sql, [bound.as_bytes()], |row| Ok(row.get_ref(0)?.as_blob().ok().map(<[u8]>::to_vec)))?;
+    let id = greatest.and_then(|id| id.try_into().ok()).and_then(ChangeId::from_bytes);
     Ok(id.map_or(0, |id| id.millis() + 1))
 }
 
