@@ -291,11 +291,11 @@ fn changed(column: &Column) -> String {
     }
 }
 
-/// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only.
+/// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only; empty where there is none.
 fn any(terms: impl Iterator<Item = String>) -> String {
     let terms: Vec<String> = terms.collect();
     let groups: Vec<String> = terms.chunks(100).map(|group| group.join(" OR ")).collect();
-    if groups.len() == 1 { groups.concat() } else { format!("({})", groups.join(") OR (")) }
+    if groups.len() <= 1 { groups.concat() } else { format!("({})", groups.join(") OR (")) }
 }
 
 /// Whether text is not UTF-8: some character, taken apart and put together again, has other bytes.
