@@ -291,7 +291,7 @@ fn changed(column: &Column) -> String {
     }
 }
 
-/// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only.
+/// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only; empty where there is none.
 fn any(terms: impl Iterator<Item = String>) -> String {
     let terms: Vec<String> = terms.collect();
     let groups: Vec<String> = terms.chunks(100).map(|group| group.join(" OR ")).collect();
