@@ -316,24 +316,24 @@ async fn a_database_that_is_replaced_under_its_name_ends_it() {
     assert!(error.to_string().contains("was replaced by another file while it was watched"), "{error}");
 }
 
+/// So many rows at once that they are pushed as a pack.
+fn import(replica: &Replica, name: u32, body: &str) {
+    let sql = "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
+               INSERT INTO note SELECT ?1 || '-' || i, ?2 FROM i";
+    replica.connection().execute(sql, (name, body)).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn packs_that_piled_up_are_joined_beside_the_watch() {
     let store = FaultyStore::new(&Arc::new(InMemory::new()), |_, _| Verdict::Pass);
     let (replica, remote) = (replica(NOTES).await, in_store(store.clone()));
-    let import = |name: u32| {
-        let sql = format!(
-            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
-             INSERT INTO note SELECT '{name}-' || i, 'x' FROM i"
-        );
-        run(&replica, &sql);
-    };
     for n in 0..7 {
-        import(n);
+        import(&replica, n, "x");
         sync(&replica, &remote).await;
     }
     let mut watch = Watching::start(&replica, &remote);
     watch.synced_for(WatchCause::Start).await;
-    import(7);
+    import(&replica, 7, "x");
     assert!(watch.synced_for(WatchCause::Commit).await.compaction_due);
     let WatchEvent::Compacted { report } = watch.event().await else { panic!("no compaction") };
     assert_eq!((report.joined_packs, report.written_packs, report.changes), (8, 1, 1_600));
@@ -346,11 +346,7 @@ async fn a_watch_that_is_told_not_to_compact_does_not() {
     let store = FaultyStore::new(&Arc::new(InMemory::new()), |_, _| Verdict::Pass);
     let (replica, remote) = (replica(NOTES).await, in_store(store.clone()));
     for n in 0..8 {
-        let sql = format!(
-            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
-             INSERT INTO note SELECT '{n}-' || i, 'x' FROM i"
-        );
-        run(&replica, &sql);
+        import(&replica, n, "x");
         sync(&replica, &remote).await;
     }
     let mut options = WatchOptions::default();
@@ -382,21 +378,14 @@ async fn an_encrypted_remote_is_watched_and_compacted_and_its_keys_may_change_me
     let alices = in_store(store.clone()).with_secret(alice.clone());
     let bobs = in_store(store.clone()).with_secret(bob.clone());
     a.encrypt_remote(&alices, &Lock::Recipients([alice.recipients(), bob.recipients()].concat())).await.unwrap();
-    let import = |name: u32| {
-        let sql = format!(
-            "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < 200) \
-             INSERT INTO note SELECT '{name}-' || i, 'planted words' FROM i"
-        );
-        run(&a, &sql);
-    };
     for n in 0..7 {
-        import(n);
+        import(&a, n, "planted words");
         sync(&a, &alices).await;
     }
     let (mut watch, mut other) = (Watching::start(&a, &alices), Watching::start(&b, &bobs));
     watch.synced_for(WatchCause::Start).await;
     assert_eq!(other.synced_for(WatchCause::Start).await.pulled, 1_400);
-    import(7);
+    import(&a, 7, "planted words");
     assert!(watch.synced_for(WatchCause::Commit).await.compaction_due);
     let WatchEvent::Compacted { report } = watch.event().await else { panic!("no compaction") };
     assert_eq!((report.joined_packs, report.written_packs, report.changes), (8, 1, 1_600));

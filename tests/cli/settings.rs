@@ -119,7 +119,7 @@ fn logs_go_to_stderr_and_only_when_asked_for() {
     ran(place.zvon().env("RUST_LOG", "zvon=loud").args(["--db", "notes.db", "status"])).refused(2, &["RUST_LOG"]);
 }
 
-/// A server that refuses everything for now, and counts.
+/// A server that is always too busy, and counts who asks.
 fn busy_server() -> (std::net::SocketAddr, std::sync::Arc<std::sync::atomic::AtomicUsize>) {
     use std::io::{Read, Write};
     use std::sync::atomic::{AtomicUsize, Ordering};
