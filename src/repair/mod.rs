@@ -66,12 +66,12 @@ pub(crate) fn tell_of_remote(report: &mut RepairReport, synced: &SyncReport) {
     report.found += synced.healed;
     let mut tell = |count: u64, what: &str| {
         if count > 0 {
-            report.done.push(format!("{count} {what} {}", synced.remote));
+            report.done.push(format!("{what} {}: {count}", synced.remote));
         }
     };
-    tell(synced.healed, "changes that were lost or spoilt were put back on");
-    tell(synced.pushed.saturating_sub(synced.healed), "changes that were not there were pushed to");
-    tell(synced.pulled, "changes were fetched from");
+    tell(synced.healed, "lost or spoilt changes put back on");
+    tell(synced.pushed.saturating_sub(synced.healed), "changes that were not there pushed to");
+    tell(synced.pulled, "changes fetched from");
 }
 
 /// One transaction makes our tables right; the merge that follows brings the user's tables in line.
