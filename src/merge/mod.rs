@@ -76,13 +76,19 @@ struct Quiet {
 impl Quiet {
     fn begin(conn: &Connection) -> Result<Self> {
         let foreign_keys = conn.pragma_query_value(None, "foreign_keys", |row| row.get(0))?;
-        conn.pragma_update(None, "foreign_keys", false)?;
+        // Setting it, to whatever it is, has SQLite compile every statement anew.
+        if foreign_keys {
+            conn.pragma_update(None, "foreign_keys", false)?;
+        }
         Ok(Self { foreign_keys })
     }
 
     fn end(self, conn: &Connection) -> Result<()> {
         set_triggers(conn, true)?;
-        Ok(conn.pragma_update(None, "foreign_keys", self.foreign_keys)?)
+        if self.foreign_keys {
+            conn.pragma_update(None, "foreign_keys", true)?;
+        }
+        Ok(())
     }
 }
 
@@ -97,9 +103,6 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
     let mut log = Log::new(&tx)?;
     seal_within(&mut log, world)?;
     let mut tables = Tables::load(&mut log)?;
-    let user_triggers = tables.have_user_triggers();
-    // Where no trigger but ours would run, none has to.
-    set_triggers(&tx, user_triggers)?;
     let work = Work::find(&tx, &tables)?;
     if work.is_empty() {
         log.finish()?;
@@ -107,6 +110,9 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
         tx.commit()?;
         return Ok(Batch { changes: 0, conflicts: 0, last: true });
     }
+    let user_triggers = tables.have_user_triggers();
+    // Where no trigger but ours would run, none has to.
+    set_triggers(&tx, user_triggers)?;
     let mut folder = Folder::new(&mut log, &mut tables, world.now_ms())?;
     let folded = work.fold(&mut folder)?;
     let (plan, conflicts) = folder.finish()?;

@@ -432,7 +432,7 @@ impl Story {
                 self.outcome.syncs += 1;
             }
             self.wait(HOUR_MS).await;
-            if moved == 0 && round > 2 {
+            if moved == 0 && round > 0 {
                 return;
             }
         }

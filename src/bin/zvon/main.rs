@@ -23,7 +23,7 @@ use std::future::Future;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Builder, Runtime};
 
 use crate::cli::Cli;
 use crate::context::Context;
@@ -43,7 +43,7 @@ fn main() -> ExitCode {
 /// Runs one command from its arguments to its exit code.
 fn run(cli: Cli) -> Exit {
     let output = Output::new(&cli.global);
-    let runtime = match Runtime::new() {
+    let runtime = match threads() {
         Ok(runtime) => runtime,
         Err(error) => return output.failure(&Failure::io("the program's threads cannot be started", &error)),
     };
@@ -71,6 +71,13 @@ fn run(cli: Cli) -> Exit {
     // A step that still runs is a transaction: cut off here, it never happened.
     runtime.shutdown_background();
     exit
+}
+
+/// The threads of a command: one waits for the network and decodes beside SQLite, whose work, like that of disks, is done on
+/// the others. Few, because memory that one thread gave back is of no use to the next; and enough, because no such work waits
+/// for other such work.
+fn threads() -> std::io::Result<Runtime> {
+    Builder::new_multi_thread().worker_threads(1).max_blocking_threads(4).enable_all().build()
 }
 
 /// What a command answers.

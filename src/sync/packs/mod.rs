@@ -31,8 +31,8 @@ const SMALL: u64 = 1 << 20;
 /// So few changes that also lie in loose files are fetched from there.
 const FEW: usize = 16;
 /// What bounds a batch on its way into the log.
-const BATCH_CHANGES: usize = 10_000;
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_CHANGES: usize = 4_000;
+const BATCH_BYTES: usize = 4 << 20;
 
 /// What came of looking into packs.
 #[derive(Default)]
