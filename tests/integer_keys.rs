@@ -501,3 +501,32 @@ async fn a_parent_whose_number_changes_without_its_children() {
     run(&a, "UPDATE tag SET id = 9 WHERE id = 5; UPDATE tag SET id = 5 WHERE id = 2");
     assert_eq!(alike(&[&a, &b], &remote, TAGS).await, ["'j'|'other'|'other'"]);
 }
+
+#[tokio::test]
+async fn a_parent_known_by_another_key_whose_number_changes_without_its_children() {
+    let remote = fresh_remote();
+    let sides = [Replica::in_memory().unwrap(), Replica::in_memory().unwrap()];
+    for side in &sides {
+        run(side, "CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE)");
+        run(side, "CREATE TABLE item_tag (item TEXT, tag_id INTEGER REFERENCES tag, PRIMARY KEY (item, tag_id)) WITHOUT ROWID");
+        run(side, "CREATE TABLE item (id TEXT PRIMARY KEY, main INTEGER REFERENCES tag)");
+        let mut options = TrackOptions::default();
+        options.key = vec!["word".to_owned()];
+        side.track(&["tag"], &options).await.unwrap();
+        side.track(&["item_tag", "item"], &TrackOptions::default()).await.unwrap();
+    }
+    let [a, b] = &sides;
+    let tags = "SELECT i.id, m.word, t.word FROM item AS i JOIN tag AS m ON m.id = main JOIN item_tag ON item = i.id JOIN tag AS t ON t.id = tag_id";
+    run(a, "INSERT INTO tag VALUES (2, 'word'); INSERT INTO item_tag VALUES ('i', 2); INSERT INTO item VALUES ('i', 2)");
+    assert_eq!(alike(&[a, b], &remote, tags).await, ["'i'|'word'|'word'"]);
+    run(a, "UPDATE tag SET id = 4; UPDATE tag SET id = 8");
+    assert_verified_here(a).await;
+    sync(a, &remote).await;
+    assert_eq!(ask(a, "SELECT tag_id, (SELECT main FROM item) FROM item_tag"), ["8|8"]);
+    // The same while nobody looks.
+    a.alter_begin(&["tag"]).await.unwrap();
+    run(a, "UPDATE tag SET id = 5");
+    a.alter_end("tag", &zvon::AlterOptions::default()).await.unwrap();
+    assert_eq!(alike(&[a, b], &remote, tags).await, ["'i'|'word'|'word'"]);
+    assert_eq!(ask(a, "SELECT tag_id, (SELECT main FROM item) FROM item_tag"), ["5|5"]);
+}

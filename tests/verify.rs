@@ -99,3 +99,18 @@ async fn damage_is_named() {
     assert!(report.problem_count > 0);
     assert!(report.problems.iter().all(|problem| problem.starts_with("parent row \"y\": ")), "{:#?}", report.problems);
 }
+
+#[tokio::test]
+async fn a_link_between_rows_that_are_not_sealed_yet() {
+    let tables = "CREATE TABLE tag (id INTEGER PRIMARY KEY); CREATE TABLE tagged (a INTEGER REFERENCES tag, b INTEGER REFERENCES tag,
+                  PRIMARY KEY (a, b))";
+    let tagging = replica(tables).await;
+    run(&tagging, "INSERT INTO tag VALUES (7), (8); INSERT INTO tagged VALUES (7, 8)");
+    assert_whole(&[&tagging]).await;
+    // A link that no trigger saw is none of these.
+    let name = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'tagged' AND sql LIKE '%AFTER INSERT%'";
+    let name: String = tagging.connection().query_row(name, [], |row| row.get(0)).unwrap();
+    run(&tagging, &format!("DROP TRIGGER \"{name}\"; INSERT INTO tagged VALUES (8, 7)"));
+    let problems = tagging.verify().await.unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains("tagged has a row whose key no change can name")), "{problems:?}");
+}

@@ -187,10 +187,13 @@ impl<'a, 'c> Comparison<'a, 'c> {
     fn bind(&self, lead: &[Value], entity_id: &str) -> Result<()> {
         let (Some(_), Some(Value::Integer(local))) = (&self.source.local, lead.first()) else { return Ok(()) };
         let (conn, table_no) = (self.recorder.conn(), self.source.table_no);
-        match entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
-            true => Ok(()),
-            false => bind_local(conn, table_no, *local, entity_id),
+        if entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
+            return Ok(());
         }
+        let old = local_of(conn, table_no, entity_id)?;
+        bind_local(conn, table_no, *local, entity_id)?;
+        // Rows that still refer to the integer that it had are for the merge to look at.
+        old.map_or(Ok(()), |old| set_free(conn, table_no, old, entity_id))
     }
 
     /// A row that was shown: what differs from its registers was written since.

@@ -180,7 +180,7 @@ impl<'c> Sealer<'_, 'c> {
         self.write(written, &entity_id, true, true)
     }
 
-    /// Gives an entity the row's local integer; whoever had it was replaced.
+    /// Gives an entity the row's local integer; whoever had it was replaced, and what it had itself is free.
     fn bind(&mut self, written: &Written<'_, '_>, entity_id: &str) -> Result<()> {
         let Some(local) = written.local() else { return Ok(()) };
         let table_no = written.source().table_no;
@@ -195,7 +195,9 @@ impl<'c> Sealer<'_, 'c> {
             // An integer that is given again: rows that still refer to it refer to this row now.
             self.rekeyed.push(Rekeyed { table_no, local, before });
         }
-        bind_local(self.conn(), table_no, local, entity_id)
+        let old = local_of(self.conn(), table_no, entity_id)?;
+        bind_local(self.conn(), table_no, local, entity_id)?;
+        old.map_or(Ok(()), |old| self.free(written, old, entity_id))
     }
 
     fn update(&mut self, written: &Written<'_, '_>) -> Result<()> {
@@ -232,7 +234,6 @@ impl<'c> Sealer<'_, 'c> {
             return self.insert(written);
         };
         self.bind(written, &entity_id)?;
-        self.free(written, old, &entity_id)?;
         self.write(written, &entity_id, true, false)
     }
 

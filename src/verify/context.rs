@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::catalog::Catalog;
 use super::problems::Problems;
+use crate::capture::raw_key;
 use crate::changelog::{Names, Source, entity_of, has_untranslated, read_source};
 use crate::db::{Metadata, get_metadata, read_value};
 use crate::error::{ErrorKind, Result};
@@ -27,13 +28,15 @@ pub(super) struct Context<'a> {
     journal: HashSet<(u32, String)>,
     /// The same by their local integers, as what was inserted has no other name yet.
     journal_locals: HashSet<(u32, i64)>,
+    /// The same by their keys as they stand in the table, where those refer to rows without another name yet.
+    journal_keys: HashSet<(u32, String)>,
     any_touched: bool,
     numbers: RefCell<HashMap<String, Option<u32>>>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn load(conn: &'a Connection, catalog: &'a Catalog, problems: &mut Problems) -> Result<Self> {
-        let Journal { entities, locals } = journal_keys(conn, catalog, problems)?;
+        let Journal { entities, locals, keys } = read_journal(conn, catalog, problems)?;
         Ok(Self {
             conn,
             catalog,
@@ -41,6 +44,7 @@ impl<'a> Context<'a> {
             last_id: fact(conn, Metadata::LastId, problems)?,
             journal: entities,
             journal_locals: locals,
+            journal_keys: keys,
             any_touched: conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_TOUCHED)", [], |row| row.get(0))?,
             numbers: RefCell::default(),
         })
@@ -72,7 +76,8 @@ impl<'a> Context<'a> {
     /// Whether a merge has come to the end of the log, and nothing waits for the next.
     pub(super) fn is_settled(&self) -> Result<bool> {
         let end: i64 = self.conn.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
-        Ok(self.journal.is_empty() && self.journal_locals.is_empty() && !self.any_touched && self.merged_seq >= end)
+        let is_sealed = self.journal.is_empty() && self.journal_locals.is_empty() && self.journal_keys.is_empty();
+        Ok(is_sealed && !self.any_touched && self.merged_seq >= end)
     }
 
     /// Whether the table knows more of a row than the log: a reference that could not be translated yet.
@@ -80,12 +85,13 @@ impl<'a> Context<'a> {
         has_untranslated(self.conn, table_no, entity_id)
     }
 
-    /// Whether the journal has a write of the row with a local integer.
-    pub(super) fn unsealed_local(&self, table_no: u32, lead: &[Value]) -> bool {
-        match lead.first() {
+    /// Whether the journal has a write of a row that has no other name yet than its local integer, or its key here.
+    pub(super) fn unsealed_lead(&self, table_no: u32, lead: &[Value]) -> bool {
+        let is_local = match lead.first() {
             Some(Value::Integer(local)) => self.journal_locals.contains(&(table_no, *local)),
             _ => false,
-        }
+        };
+        is_local || raw_key(lead).is_some_and(|key| self.journal_keys.contains(&(table_no, key)))
     }
 
     /// Whether the journal has a write of the row.
@@ -128,16 +134,17 @@ pub(super) fn fact<T: std::str::FromStr>(
 struct Journal {
     entities: HashSet<(u32, String)>,
     locals: HashSet<(u32, i64)>,
+    keys: HashSet<(u32, String)>,
 }
 
-fn journal_keys(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -> Result<Journal> {
+fn read_journal(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -> Result<Journal> {
     let mut journal = Journal::default();
     let mut statement = conn.prepare("SELECT DISTINCT source FROM ZV_JOURNAL")?;
     let sources: Vec<Option<i64>> =
         statement.query_map([], |row| Ok(row.get_ref(0)?.as_i64().ok()))?.collect::<rusqlite::Result<_>>()?;
     for no in sources {
         match no.map(|no| read_source(conn, no)) {
-            Some(Ok(source)) => add_journal_keys(conn, catalog, &source, &mut journal)?,
+            Some(Ok(source)) => add_journal(conn, catalog, &source, &mut journal)?,
             Some(Err(error)) if error.kind() != ErrorKind::Corrupt => return Err(error),
             _ => problems.add(format_args!("the journal holds writes of a table that ZV_SOURCE does not name")),
         }
@@ -145,7 +152,7 @@ fn journal_keys(conn: &Connection, catalog: &Catalog, problems: &mut Problems) -
     Ok(journal)
 }
 
-fn add_journal_keys(conn: &Connection, catalog: &Catalog, source: &Source, journal: &mut Journal) -> Result<()> {
+fn add_journal(conn: &Connection, catalog: &Catalog, source: &Source, journal: &mut Journal) -> Result<()> {
     // Behind a row that moved stands the integer that it had.
     let (lead_len, moved) = (source.lead_len(), source.lead_len() + source.columns.len());
     let mut columns: Vec<String> = (0..lead_len).map(|n| format!("c{n}")).collect();
@@ -160,6 +167,9 @@ fn add_journal_keys(conn: &Connection, catalog: &Catalog, source: &Source, journ
             (0..columns.len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<rusqlite::Result<_>>()?;
         let before = if source.local.is_some() { values.pop() } else { None };
         let entity_id = source.entity_id(conn, &catalog.references, &values)?.entity();
+        if entity_id.is_none() && source.local.is_none() {
+            journal.keys.extend(raw_key(&values).map(|key| (source.table_no, key)));
+        }
         journal.entities.extend(entity_id.map(|entity_id| (source.table_no, entity_id)));
         for local in [values.first(), before.as_ref()].into_iter().flatten() {
             if let (Some(_), Value::Integer(local)) = (&source.local, local) {

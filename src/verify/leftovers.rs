@@ -112,7 +112,7 @@ fn check_rows(context: &Context<'_>, tally: &mut Tally, known: &KnownTable, tabl
     let mut rows = statement.query([])?;
     while let Some(row) = rows.next()? {
         match row_entity_id(context, known, row)? {
-            None if context.unsealed_local(table_no, &row_lead(known, row)?) => {}
+            None if context.unsealed_lead(table_no, &row_lead(known, row)?) => {}
             None if is_left_out(context, table_no, raw_key(&row_lead(known, row)?))? => {}
             None => tally.problems.add(format_args!("{name} has a row whose key no change can name")),
             Some(id) if !context.unsealed(table_no, &id) && !has_registers(context, table_no, &id)? => {

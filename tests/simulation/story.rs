@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use zvon::{CompactOptions, ErrorKind, Join, Layout, Remote, SyncOptions, WatchOptions};
+use zvon::{CompactOptions, ErrorKind, Join, Layout, Remote, SyncOptions, SyncReport, WatchOptions};
 
 use crate::naive::{Naive, hidden};
 use crate::peer::{Making, Peer, Version};
@@ -409,8 +409,9 @@ impl Story {
     fn greatest_id_ms(&self) -> u64 {
         let of = |peer: &Peer| -> u64 {
             let conn = peer.replica.connection();
-            let id: Option<String> = conn.query_row("SELECT max(id) FROM ZV_CHANGE", [], |row| row.get(0)).unwrap();
-            id.map_or(0, |id| u64::from_str_radix(&id.replace('-', "")[..12], 16).unwrap())
+            let sql = "SELECT max(replace(id, '-', '')) FROM (SELECT id FROM ZV_CHANGE UNION ALL SELECT lower(hex(change_id)) FROM ZV_WAITING)";
+            let id: Option<String> = conn.query_row(sql, [], |row| row.get(0)).unwrap();
+            id.map_or(0, |id| u64::from_str_radix(&id[..12], 16).unwrap())
         };
         self.peers.iter().map(of).max().unwrap_or(0)
     }
@@ -428,10 +429,15 @@ impl Story {
                 let report = peer.replica.sync(&peer.remote, &options).await;
                 let report = report.unwrap_or_else(|error| panic!("replica {n} does not sync any more: {error:?}"));
                 moved += report.pulled + report.pushed + report.merged + report.waiting + report.redated;
-                self.say(|| format!("{n}: pulled {}, pushed {}", report.pulled, report.pushed));
+                self.say(|| {
+                    let SyncReport { pulled, merged, pushed, waiting, redated, .. } = report;
+                    format!("{n}: pulled {pulled}, merged {merged}, pushed {pushed}, waiting {waiting}, redated {redated}")
+                });
                 self.outcome.syncs += 1;
             }
-            self.wait(HOUR_MS).await;
+            // What a replica wrote and forgot, with the backup that was put back, may wait for its time on the remote alone.
+            let waits = self.greatest_id_ms().saturating_sub(self.time.now_ms());
+            self.wait(waits + HOUR_MS).await;
             if moved == 0 && round > 0 {
                 return;
             }
@@ -449,13 +455,18 @@ impl Story {
                 let sql = "SELECT c.id, c.entity_id, c.author_id, c.merged, f.field_name, f.field_value FROM ZV_CHANGE AS c JOIN ZV_CHANGE_FIELD AS f \
                            ON f.change_id = c.id ORDER BY 2, 1";
                 println!("log of replica {n}:\n{}", crate::common::rows(&conn, sql).join("\n"));
-                println!("t0 of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM t0"));
+                for no in 0..self.schema.tables.len() {
+                    let sql = format!("SELECT * FROM {}", name(no));
+                    println!("{} of replica {n}: {:?}", name(no), crate::common::rows(&conn, &sql));
+                }
                 println!(
                     "tokens of replica {n}: {:?} {:?}",
                     peer.tokens,
                     crate::common::rows(&conn, "SELECT * FROM acknowledged")
                 );
-                println!("locals of replica {n}: {:?}", crate::common::rows(&conn, "SELECT * FROM ZV_LOCAL"));
+                for table in ["ZV_LOCAL", "ZV_FREED", "ZV_UNTRANSLATED", "ZV_HELD", "ZV_NAME"] {
+                    println!("{table} of replica {n}: {:?}", crate::common::rows(&conn, &format!("SELECT * FROM {table}")));
+                }
             }
         }
         for (n, peer) in self.peers.iter().enumerate() {
