@@ -508,7 +508,10 @@ async fn a_parent_known_by_another_key_whose_number_changes_without_its_children
     let sides = [Replica::in_memory().unwrap(), Replica::in_memory().unwrap()];
     for side in &sides {
         run(side, "CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT NOT NULL UNIQUE)");
-        run(side, "CREATE TABLE item_tag (item TEXT, tag_id INTEGER REFERENCES tag, PRIMARY KEY (item, tag_id)) WITHOUT ROWID");
+        run(
+            side,
+            "CREATE TABLE item_tag (item TEXT, tag_id INTEGER REFERENCES tag, PRIMARY KEY (item, tag_id)) WITHOUT ROWID",
+        );
         run(side, "CREATE TABLE item (id TEXT PRIMARY KEY, main INTEGER REFERENCES tag)");
         let mut options = TrackOptions::default();
         options.key = vec!["word".to_owned()];
@@ -517,7 +520,10 @@ async fn a_parent_known_by_another_key_whose_number_changes_without_its_children
     }
     let [a, b] = &sides;
     let tags = "SELECT i.id, m.word, t.word FROM item AS i JOIN tag AS m ON m.id = main JOIN item_tag ON item = i.id JOIN tag AS t ON t.id = tag_id";
-    run(a, "INSERT INTO tag VALUES (2, 'word'); INSERT INTO item_tag VALUES ('i', 2); INSERT INTO item VALUES ('i', 2)");
+    run(
+        a,
+        "INSERT INTO tag VALUES (2, 'word'); INSERT INTO item_tag VALUES ('i', 2); INSERT INTO item VALUES ('i', 2)",
+    );
     assert_eq!(alike(&[a, b], &remote, tags).await, ["'i'|'word'|'word'"]);
     run(a, "UPDATE tag SET id = 4; UPDATE tag SET id = 8");
     assert_verified_here(a).await;

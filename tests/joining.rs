@@ -9,7 +9,9 @@ use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::shared_folder::*;
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Barrier;
 use zvon::{ErrorKind, Join, Remote, Replica, SyncOptions};
 
@@ -182,6 +184,46 @@ async fn a_new_columns_value_survives_an_older_delete_elsewhere() {
     converge(&[&a, &b], &remote).await;
     for replica in [&a, &b] {
         assert_eq!(table(replica, "t"), ["'a'|2|17"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+/// Three replicas whose rows all began alike; which of three backfills is the newest is chance, row by row.
+#[tokio::test]
+async fn a_backfill_that_gives_way_late_leaves_the_register_to_the_next_newest() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v);
+                  WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 60) INSERT INTO t SELECT i, 'v' FROM n";
+    let (a, b, c) = (replica(schema).await, replica(schema).await, replica(schema).await);
+    let (before, mut loose) = (Arc::new(InMemory::new()), join_same());
+    loose.layout = Some(zvon::Layout::Files);
+    let through = |store: &Arc<InMemory>, rule: fn(usize, Request) -> Verdict| {
+        Remote::from_store("faulty://store", FaultyStore::new(store, rule), "").unwrap()
+    };
+    let pass = |_, _| Verdict::Pass;
+    replica("CREATE TABLE t (k INTEGER PRIMARY KEY, v)").await.sync(&through(&before, pass), &loose).await.unwrap();
+    // Two join at once, and do not see each other's rows; a sync tool brings the objects together later.
+    let [store, elsewhere] = [(); 2].map(|()| Arc::new(before.fork()));
+    a.sync(&through(&store, pass), &loose).await.unwrap();
+    c.sync(&through(&elsewhere, pass), &loose).await.unwrap();
+    // The third one's sync is cut off when it has most of the first one's; what it has is merged as soon as a table is tracked.
+    let cut = through(
+        &store,
+        |n, request| if n > 50 && request == Request::Get { Verdict::FailBefore } else { Verdict::Pass },
+    );
+    b.sync(&cut, &loose).await.unwrap_err();
+    run(&b, "CREATE TABLE other (k TEXT PRIMARY KEY)");
+    b.track(&["other"], &zvon::TrackOptions::default()).await.unwrap();
+    assert!(b.status().await.unwrap().changes > 60, "something was pulled");
+    let objects: Vec<_> = elsewhere.list(None).try_collect().await.unwrap();
+    for object in objects {
+        let bytes = elsewhere.get(&object.location).await.unwrap().bytes().await.unwrap();
+        store.put(&object.location, bytes.into()).await.unwrap();
+    }
+    let remote = through(&store, pass);
+    for replica in [&b, &c, &a, &b] {
+        replica.sync(&remote, &loose).await.unwrap();
+    }
+    for replica in [&a, &b, &c] {
         assert_verified(replica, &remote).await;
     }
 }

@@ -108,9 +108,13 @@ async fn a_link_between_rows_that_are_not_sealed_yet() {
     run(&tagging, "INSERT INTO tag VALUES (7), (8); INSERT INTO tagged VALUES (7, 8)");
     assert_whole(&[&tagging]).await;
     // A link that no trigger saw is none of these.
-    let name = "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'tagged' AND sql LIKE '%AFTER INSERT%'";
+    let name =
+        "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 'tagged' AND sql LIKE '%AFTER INSERT%'";
     let name: String = tagging.connection().query_row(name, [], |row| row.get(0)).unwrap();
     run(&tagging, &format!("DROP TRIGGER \"{name}\"; INSERT INTO tagged VALUES (8, 7)"));
     let problems = tagging.verify().await.unwrap().problems;
-    assert!(problems.iter().any(|problem| problem.contains("tagged has a row whose key no change can name")), "{problems:?}");
+    assert!(
+        problems.iter().any(|problem| problem.contains("tagged has a row whose key no change can name")),
+        "{problems:?}"
+    );
 }

@@ -1,16 +1,16 @@
 //! Backfills that nobody has seen, of rows that a remote knows already: they give way, so that a stale copy that joins
 //! late says nothing of what it does not know better.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
 use super::conflicts::id_from;
 use super::redate::rename_all;
-use super::{IdText, Log, lower, read_fields, read_head};
+use super::{IdText, Log, lower, read_fields, read_head, touch};
 use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::Result;
-use crate::model::{ChangeId, Clock};
+use crate::model::{ChangeId, Clock, DELETED_COLUMN, Register};
 use crate::world::World;
 
 /// How many entities are cached before they are written back.
@@ -25,8 +25,15 @@ pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: IsThe
         return Ok(0);
     }
     let mut log = Log::new(conn)?;
-    let mut retired = Retired { first: exposed, is_there, gone: BTreeSet::new(), cut: BTreeSet::new() };
     let cursor: i64 = get_metadata(conn, Metadata::MergedSeq)?.unwrap_or(0);
+    let beaten = merged_backfills(conn, cursor)?;
+    let mut retired = Retired {
+        first: exposed,
+        is_there,
+        gone: BTreeSet::new(),
+        cut: BTreeSet::new(),
+        empty: (!beaten.is_empty()).then(BTreeMap::new),
+    };
     let mut statement = conn.prepare("SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq")?;
     let mut rows = statement.query([cursor])?;
     while let Some(row) = rows.next()? {
@@ -36,10 +43,46 @@ pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: IsThe
         }
     }
     drop(rows);
+    if let Some(empty) = &retired.empty {
+        fill(&mut log, empty, &beaten)?;
+    }
     log.finish()?;
     remove(conn, &retired.gone)?;
     rename_cut(conn, world, made, &retired.cut - &retired.gone)?;
     Ok(retired.gone.len() as u64)
+}
+
+/// Pulled backfills that were merged already, as after a sync that was cut off: own ones that give way may have beaten them.
+fn merged_backfills(conn: &Connection, cursor: i64) -> Result<Vec<ChangeId>> {
+    let mut statement = conn.prepare("SELECT change_id FROM ZV_SEQUENCE WHERE seq <= ?1 AND NOT own ORDER BY seq")?;
+    let mut rows = statement.query([cursor])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        let id = id_from(row.get(0)?)?;
+        if id.is_backfill() {
+            found.push(id);
+        }
+    }
+    Ok(found)
+}
+
+/// Lets the merged backfills have the registers that own ones left empty, and the rows be shown anew.
+fn fill(log: &mut Log<'_>, empty: &BTreeMap<(u32, String), BTreeSet<u32>>, beaten: &[ChangeId]) -> Result<()> {
+    let conn = log.conn;
+    for &id in beaten {
+        let Some(head) = read_head(conn, id)? else { continue };
+        let row = (log.names.number(conn, &head.entity_type)?, head.entity_id);
+        let Some(columns) = empty.get(&row) else { continue };
+        for field in read_fields(conn, id)? {
+            let no = log.names.number(conn, &lower(&field.name))?;
+            if columns.contains(&no) {
+                let deleted = no == DELETED_COLUMN && field.value.says_deleted();
+                log.entity(row.0, &row.1)?.fold(no, Register { id, own: false, deleted });
+            }
+        }
+        touch(conn, row.0, &row.1)?;
+    }
+    Ok(())
 }
 
 /// Whether the remote has a change.
@@ -53,6 +96,8 @@ struct Retired<'a> {
     gone: BTreeSet<ChangeId>,
     /// Those of which something was taken back.
     cut: BTreeSet<ChangeId>,
+    /// By row, the columns whose registers they left, where another change may be waiting for that.
+    empty: Option<BTreeMap<(u32, String), BTreeSet<u32>>>,
 }
 
 impl Retired<'_> {
@@ -76,7 +121,11 @@ impl Retired<'_> {
         // A delete is newer than any backfill: what the row was stays known, should somebody bring it back.
         let written: Vec<String> = read_fields(conn, pulled)?.iter().map(|field| lower(&field.name)).collect();
         for backfill in backfills {
-            match retire(log, (table_no, &head.entity_id), backfill, &written)? {
+            let (left, taken) = retire(log, (table_no, &head.entity_id), backfill, &written)?;
+            if let Some(empty) = self.empty.as_mut().filter(|_| !taken.is_empty()) {
+                empty.entry((table_no, head.entity_id.clone())).or_default().extend(taken);
+            }
+            match left {
                 Left::All => {}
                 Left::Something => drop(self.cut.insert(backfill)),
                 Left::Nothing => drop(self.gone.insert(backfill)),
@@ -105,18 +154,18 @@ enum Left {
     Nothing,
 }
 
-/// Takes back what a backfill says of the columns that were written.
-fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<Left> {
+/// Takes back what a backfill says of the columns that were written. Returns what is left of it, and the numbers of those columns.
+fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[String]) -> Result<(Left, Vec<u32>)> {
     let conn = log.conn;
-    let (mut left, mut taken) = (0, 0);
+    let (mut left, mut taken) = (0, Vec::new());
     for field in read_fields(conn, backfill)? {
         let name = lower(&field.name);
         if !written.contains(&name) {
             left += 1;
             continue;
         }
-        taken += 1;
         let no = log.names.number(conn, &name)?;
+        taken.push(no);
         let entity = log.entity(row.0, row.1)?;
         let mut registers = entity.registers.clone();
         registers.retain(|column, register| column != no || register.id != backfill);
@@ -124,11 +173,12 @@ fn retire(log: &mut Log<'_>, row: (u32, &str), backfill: ChangeId, written: &[St
         conn.prepare_cached("DELETE FROM ZV_CHANGE_FIELD WHERE change_id = ?1 AND field_name = ?2")?
             .execute((IdText::new(backfill).as_str(), &field.name))?;
     }
-    Ok(match (left, taken) {
-        (0, _) => Left::Nothing,
-        (_, 0) => Left::All,
+    let left = match left {
+        0 => Left::Nothing,
+        _ if taken.is_empty() => Left::All,
         _ => Left::Something,
-    })
+    };
+    Ok((left, taken))
 }
 
 fn remove(conn: &Connection, gone: &BTreeSet<ChangeId>) -> Result<()> {

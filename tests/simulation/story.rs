@@ -431,7 +431,9 @@ impl Story {
                 moved += report.pulled + report.pushed + report.merged + report.waiting + report.redated;
                 self.say(|| {
                     let SyncReport { pulled, merged, pushed, waiting, redated, .. } = report;
-                    format!("{n}: pulled {pulled}, merged {merged}, pushed {pushed}, waiting {waiting}, redated {redated}")
+                    format!(
+                        "{n}: pulled {pulled}, merged {merged}, pushed {pushed}, waiting {waiting}, redated {redated}"
+                    )
                 });
                 self.outcome.syncs += 1;
             }
@@ -464,8 +466,13 @@ impl Story {
                     peer.tokens,
                     crate::common::rows(&conn, "SELECT * FROM acknowledged")
                 );
-                for table in ["ZV_LOCAL", "ZV_FREED", "ZV_UNTRANSLATED", "ZV_HELD", "ZV_NAME"] {
-                    println!("{table} of replica {n}: {:?}", crate::common::rows(&conn, &format!("SELECT * FROM {table}")));
+                for table in
+                    ["ZV_LOCAL", "ZV_FREED", "ZV_UNTRANSLATED", "ZV_HELD", "ZV_NAME", "ZV_REGISTER", "ZV_TOUCHED"]
+                {
+                    println!(
+                        "{table} of replica {n}: {:?}",
+                        crate::common::rows(&conn, &format!("SELECT * FROM {table}"))
+                    );
                 }
             }
         }
