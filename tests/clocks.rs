@@ -5,7 +5,9 @@ mod common;
 use common::dated_store::DatedStore;
 use common::wall::{DAY_MS, HOUR_MS, START_MS, Wall, clocked, on_the_wall};
 use common::*;
-use zvon::{ErrorKind, Join, Remote, Replica, Settings, SyncOptions, SyncReport};
+use object_store::ObjectStoreExt;
+use object_store::path::Path;
+use zvon::{ErrorKind, Join, Lock, Remote, Replica, Secret, Settings, SyncOptions, SyncReport};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 
@@ -429,4 +431,26 @@ async fn a_copied_replica_goes_on_as_another_one_of_the_same_name() {
         assert_eq!(table(replica, "note"), ["'1'|'b'|10", "'3'|'three'|3"]);
         assert_verified(replica, &remote).await;
     }
+}
+
+/// It has to write something to learn the store's time: the identity that the keys are bound to, and no other.
+#[tokio::test]
+async fn a_wrong_clock_leaves_an_encrypted_remote_that_lost_its_identity_to_the_others() {
+    let (store_wall, (right, _)) = (Wall::at(START_MS), off_by(0, 1).await);
+    let store = DatedStore::new(&store_wall);
+    let secret = Secret::generate();
+    let remote = store.remote().with_secret(secret.clone());
+    right.encrypt_remote(&remote, &Lock::Recipients(secret.recipients())).await.unwrap();
+    run(&right, "INSERT INTO note VALUES ('1', 'one', 1)");
+    sync(&right, &remote).await;
+    let (identity, _) = store.objects("identity").await.remove(0);
+    store.delete(&Path::from(identity.as_str())).await.unwrap();
+    let (wrong, wall) = off_by(48 * 3_600_000, 2).await;
+    let message = clock_error(&wrong, &remote).await;
+    assert!(message.contains("ahead"), "{message}");
+    let there: Vec<String> = store.objects("identity").await.into_iter().map(|(name, _)| name).collect();
+    assert_eq!(there, [identity]);
+    wall.set(START_MS);
+    assert_eq!(join(&wrong, &remote).await.pulled, 1);
+    assert_verified(&right, &remote).await;
 }

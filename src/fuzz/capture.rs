@@ -59,7 +59,9 @@ pub fn triggers(data: &[u8]) {
         if dice.once_in(12) {
             twins.check();
         }
-        twins.run(&statement(&mut dice, &odd.table, &odd.columns));
+        if !twins.run(&statement(&mut dice, &odd.table, &odd.columns)) {
+            return;
+        }
     }
     twins.settle();
     twins.check();
@@ -99,18 +101,23 @@ impl Twins {
         Some(Self { tracked, plain, table: odd.table.clone(), statements: odd.statements.clone(), options })
     }
 
-    /// Runs a statement on both: it ends alike, and leaves the table alike.
-    fn run(&self, sql: &str) {
+    /// Runs a statement on both: it ends alike, and leaves the table alike. False where SQLite itself sets them apart.
+    fn run(&self, sql: &str) -> bool {
         let conn = self.tracked.connection();
         let left = outcome(&conn, sql);
         // Capture refuses one thing, a key that no entity id can be made of. And in a table that has triggers SQLite looks at the
         // types of a STRICT table before all else, not after what may be ignored.
         if ["zvon: the key column", "cannot store"].iter().any(|words| left.contains(words)) {
-            return;
+            return true;
         }
-        let schema = &self.statements;
-        assert_eq!(left, outcome(&self.plain, sql), "{sql}: {schema:?}");
+        let (right, schema) = (outcome(&self.plain, sql), &self.statements);
+        // A REPLACE into a table that refers to itself leaves references without their rows, where no trigger makes SQLite look.
+        if left == "FOREIGN KEY constraint failed" && right != left && has_violations(&self.plain) {
+            return false;
+        }
+        assert_eq!(left, right, "{sql}: {schema:?}");
         assert_eq!(contents(&conn, &self.table), contents(&self.plain, &self.table), "after {sql}: {schema:?}");
+        true
     }
 
     fn settle(&self) {
@@ -183,6 +190,12 @@ fn outcome(conn: &Connection, sql: &str) -> String {
         Ok(()) => String::new(),
         Err(error) => error.to_string(),
     }
+}
+
+/// Whether references are broken that SQLite takes for checked.
+fn has_violations(conn: &Connection) -> bool {
+    let mut statement = conn.prepare("PRAGMA foreign_key_check").expect("this pragma is known");
+    conn.is_autocommit() && statement.exists([]).expect("the table can be read")
 }
 
 fn is_write(sql: &str) -> bool {

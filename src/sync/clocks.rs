@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use rusqlite::Connection;
 
 use super::pull::read_authors;
-use super::{Meeting, RemoteRow, Session, drift_ms, packs};
+use super::{Meeting, RemoteRow, Session, drift_ms, identity_to_write, packs};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CLOCK_FLOOR_MS, ChangeId, Clock};
 use crate::remote::{Listing, Remote};
@@ -103,15 +103,9 @@ fn hours(ms: i64) -> String {
 
 /// The store's clock: the time of something just written there. An identity is written again with the bytes that it has.
 async fn ask_store(session: &Session, remote: &Remote, row: &RemoteRow, meeting: &Meeting) -> Result<Option<u64>> {
-    let no = row.no;
-    let known = session.run(move |conn| crate::changelog::known_identities(conn, Some(no))).await?;
-    let identity = match meeting.identities.iter().min().or(known.iter().min()) {
+    let identity = match meeting.identities.iter().min() {
         Some(identity) => *identity,
-        None => {
-            let made = session.new_id();
-            session.run(move |conn| crate::changelog::remember_identity(conn, no, made)).await?;
-            made
-        }
+        None => identity_to_write(session, remote, row.no).await?,
     };
     store_clock(remote, identity).await
 }

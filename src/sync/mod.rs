@@ -299,6 +299,16 @@ async fn merge_all(session: &Session, row: &RemoteRow, listing: &Arc<Listing>, r
     Ok(())
 }
 
+/// The identity that a remote gets which shows none, remembered: the one that its keys are bound to; that by which its replicas
+/// know it, if it was emptied; or a new one.
+async fn identity_to_write(session: &Session, remote: &Remote, no: i64) -> Result<ChangeId> {
+    let known = session.run(move |conn| known_identities(conn, Some(no))).await?;
+    let bound = remote.keyring().map(|keyring| keyring.identity());
+    let identity = bound.or(known.into_iter().min()).unwrap_or_else(|| session.new_id());
+    session.run(move |conn| remember_identity(conn, no, identity)).await?;
+    Ok(identity)
+}
+
 /// Names the remote where nobody has, and records its layout where it has none or another is asked for.
 async fn announce(
     session: &Session,
@@ -310,12 +320,7 @@ async fn announce(
     notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
     if meeting.identities.is_empty() {
-        let no = row.no;
-        // A remote that was emptied gets back the name by which its replicas know it.
-        let known = session.run(move |conn| known_identities(conn, Some(no))).await?;
-        let bound = remote.keyring().map(|keyring| keyring.identity());
-        let identity = bound.or(known.into_iter().min()).unwrap_or_else(|| session.new_id());
-        session.run(move |conn| remember_identity(conn, no, identity)).await?;
+        let identity = identity_to_write(session, remote, row.no).await?;
         remote.put(&ObjectName::Identity(identity), remote.identity_object(identity)).await?;
     }
     settle_layout(session, remote, row, listing, options, notices).await

@@ -42,7 +42,8 @@ struct Backup {
 pub struct Peer {
     pub replica: Replica,
     pub wall: Wall,
-    pub remote: Remote,
+    /// Where it syncs, by the number of the place; it need not know all places.
+    pub remotes: Vec<(usize, Remote)>,
     pub version: Version,
     /// What is in its database by all that its user was told.
     pub tokens: BTreeSet<u64>,
@@ -62,7 +63,7 @@ pub struct Peer {
 pub struct Making<'m> {
     pub seed: u64,
     pub wall: Wall,
-    pub remote: Remote,
+    pub remotes: Vec<(usize, Remote)>,
     pub grace: Duration,
     pub path: Option<PathBuf>,
     pub schema: &'m Schema,
@@ -72,7 +73,7 @@ pub struct Making<'m> {
 
 impl Peer {
     pub async fn new(making: Making<'_>) -> Self {
-        let Making { seed, wall, remote, grace, path, schema, rows, loose } = making;
+        let Making { seed, wall, remotes, grace, path, schema, rows, loose } = making;
         let replica = match &path {
             Some(path) => Replica::init(path).unwrap(),
             None => Replica::in_memory().unwrap(),
@@ -80,7 +81,7 @@ impl Peer {
         let mut peer = Self {
             replica,
             wall,
-            remote,
+            remotes,
             version: Version::Plain,
             tokens: BTreeSet::new(),
             work: Vec::new(),
@@ -236,12 +237,12 @@ impl Peer {
     }
 
     /// Another replica that is a copy of this one's file.
-    pub fn copy(&self, seed: u64, wall: Wall, remote: Remote, path: PathBuf) -> Self {
+    pub fn copy(&self, seed: u64, wall: Wall, remotes: Vec<(usize, Remote)>, path: PathBuf) -> Self {
         copy_database(&self.replica.connection(), &path);
         let mut copy = Self {
             replica: Replica::open(&path).unwrap(),
             wall,
-            remote,
+            remotes,
             version: self.version,
             tokens: self.tokens.clone(),
             work: Vec::new(),

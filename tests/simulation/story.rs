@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use proptest::strategy::{Strategy, ValueTree};
 use proptest::test_runner::{Config, RngAlgorithm, TestRng, TestRunner};
-use zvon::{CompactOptions, ErrorKind, Join, Layout, Remote, SyncOptions, SyncReport, WatchOptions};
+use zvon::{
+    CompactOptions, Error, ErrorKind, Join, Layout, Lock, Remote, Secret, SyncOptions, SyncReport, WatchOptions,
+};
 
 use crate::naive::{Naive, hidden};
 use crate::peer::{Making, Peer, Version};
@@ -20,6 +22,15 @@ use crate::wall::{DAY_MS, HOUR_MS, START_MS, Wall};
 use crate::writes::{Write, any_seed, any_write};
 
 const YEAR_MS: u64 = 365 * DAY_MS;
+/// Seeds from here on play in a wider world: several remotes, some of them encrypted, whose keys change. Those below, with one
+/// plain remote, stay what they were when some of them failed.
+pub const WIDE: u64 = 1_000_000;
+
+/// Recipients whose keys nobody has any more.
+const GUESTS: [&str; 2] = [
+    "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
+    "age1lggyhqrw2nlhcxprm67z43rta597azn8gknawjehu9d9dl0jq3yqqvfafg",
+];
 
 /// What a run did, and a number that stands for all that it left behind.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +43,11 @@ pub struct Outcome {
     pub watches: u64,
     pub crashes: u64,
     pub restores: u64,
+    /// Rotations of keys, and recipients who came or went.
+    pub key_changes: u64,
+    /// Remotes, and those of them that are encrypted.
+    pub remotes: u64,
+    pub encrypted: u64,
     pub requests: u64,
     /// Requests that failed, hung, or were answered wrongly; objects lost or torn.
     pub faults: u64,
@@ -48,6 +64,9 @@ impl Outcome {
         self.watches += other.watches;
         self.crashes += other.crashes;
         self.restores += other.restores;
+        self.key_changes += other.key_changes;
+        self.remotes += other.remotes;
+        self.encrypted += other.encrypted;
         self.requests += other.requests;
         self.faults += other.faults;
     }
@@ -58,6 +77,14 @@ struct Counters {
     syncs: AtomicU64,
     failed: AtomicU64,
     compactions: AtomicU64,
+    key_changes: AtomicU64,
+}
+
+/// One remote, as all see it.
+struct Place {
+    stores: Stores,
+    /// What opens it, where it is encrypted.
+    secret: Option<Secret>,
 }
 
 /// The world of one run.
@@ -66,7 +93,9 @@ struct Story {
     values: TestRunner,
     schema: Schema,
     time: Wall,
-    stores: Stores,
+    places: Vec<Place>,
+    /// Decides about what only the wider world has.
+    wide: Option<Rng>,
     peers: Vec<Peer>,
     files: bool,
     folder: tempfile::TempDir,
@@ -109,13 +138,26 @@ impl Story {
             stale_listing: level * 2,
             bad_bytes: level,
         };
-        let stores = Stores::new(rng.next(), &time, rng.percent(40).then_some(6), faults);
+        let mut wide = (seed >= WIDE).then(|| Rng::new(hash(seed, &[b"wide"])));
+        let mut place = |rng: &mut Rng, wide: Option<&mut Rng>| {
+            let (seed, folders) = (rng.next(), rng.percent(40).then_some(6));
+            let secret = wide.is_some_and(|wide| wide.percent(60)).then(Secret::generate);
+            Place { stores: Stores::new(seed, &time, folders, faults, secret.is_some()), secret }
+        };
+        let mut places = vec![place(&mut rng, wide.as_mut())];
+        if let Some(wide) = &mut wide
+            && wide.percent(35)
+        {
+            let mut other = Rng::new(wide.next());
+            places.push(place(&mut other, Some(wide)));
+        }
         let files = rng.percent(60);
         let mut story = Self {
             values,
             schema,
             time,
-            stores,
+            places,
+            wide,
             peers: Vec::new(),
             files,
             folder: tempfile::tempdir().unwrap(),
@@ -132,7 +174,7 @@ impl Story {
             let making = Making {
                 seed: story.rng.next(),
                 wall: Wall::at(story.time.now_ms().saturating_add_signed(skew)),
-                remote: story.remote(n),
+                remotes: story.remotes(n),
                 grace: Duration::from_millis(*story.rng.pick(&[0, 1_000, HOUR_MS])),
                 path: files.then(|| story.path(n)),
                 schema: &story.schema,
@@ -143,9 +185,13 @@ impl Story {
             let peer = Peer::new(making).await;
             story.peers.push(peer);
         }
+        story.encrypt().await;
         if loud {
             let modes: Vec<_> = story.schema.tables.iter().map(|table| (table.identity, table.enforce)).collect();
-            println!("{}\n{modes:?}\n{faults:?}, folders: {}", story.schema.sql(false), story.stores.are_folders());
+            println!("{}\n{modes:?}\n{faults:?}", story.schema.sql(false));
+            for place in &story.places {
+                println!("a remote of folders: {}, encrypted: {}", place.stores.are_folders(), place.secret.is_some());
+            }
             rows.iter().for_each(|write| println!("before: {}", write.statements(&story.schema).join("; ")));
         }
         story
@@ -161,9 +207,45 @@ impl Story {
         self.folder.path().join(format!("replica{n}.db"))
     }
 
-    fn remote(&self, n: usize) -> Remote {
-        let url = if self.stores.are_folders() { format!("memory://folder/{n}") } else { "memory://store".to_owned() };
-        Remote::from_store(&url, Arc::new(self.stores.view(n)), "").unwrap()
+    /// The remotes that a replica knows: the first replica all of them, so that in the end everything gets everywhere.
+    fn remotes(&mut self, n: usize) -> Vec<(usize, Remote)> {
+        let mut known: Vec<usize> = (0..self.places.len()).collect();
+        if n > 0
+            && known.len() > 1
+            && let Some(wide) = &mut self.wide
+            && wide.percent(50)
+        {
+            known.remove(wide.index(known.len()));
+        }
+        known.into_iter().map(|no| (no, self.remote(no, n))).collect()
+    }
+
+    fn remote(&self, no: usize, n: usize) -> Remote {
+        let Place { stores, secret } = &self.places[no];
+        let kind = if stores.are_folders() { "folder" } else { "store" };
+        let of = if stores.are_folders() { n } else { 0 };
+        let remote = Remote::from_store(&format!("memory://{kind}{no}/{of}"), Arc::new(stores.view(n)), "").unwrap();
+        match secret {
+            Some(secret) => remote.with_secret(secret.clone()),
+            None => remote,
+        }
+    }
+
+    /// The first replica makes the encrypted remotes what they are, before anything goes wrong.
+    async fn encrypt(&mut self) {
+        for (no, remote) in self.peers[0].remotes.clone() {
+            let Place { stores, secret: Some(secret) } = &self.places[no] else { continue };
+            let faults = stores.stop_faults();
+            self.peers[0].replica.encrypt_remote(&remote, &Lock::Recipients(secret.recipients())).await.unwrap();
+            stores.begin_faults(faults);
+        }
+    }
+
+    /// One of the remotes that a replica knows.
+    fn one_remote(&mut self, n: usize) -> Remote {
+        let remotes = &self.peers[n].remotes;
+        let at = self.wide.as_mut().map_or(0, |wide| wide.index(remotes.len()));
+        remotes[at].1.clone()
     }
 
     /// How wrong a clock is: a little, a day, a year, in either direction.
@@ -195,6 +277,9 @@ impl Story {
     }
 
     async fn step(&mut self, n: usize) {
+        if self.wide.as_mut().is_some_and(|wide| wide.percent(6)) {
+            return self.change_keys(n);
+        }
         match self.rng.below(100) {
             0..40 => self.write(n),
             40..60 => self.sync(n),
@@ -230,13 +315,21 @@ impl Story {
             94 => {
                 self.say(|| "the store loses objects".to_owned());
                 self.safe.clear();
-                self.stores.lose(&mut self.rng).await;
+                for place in &self.places {
+                    place.stores.lose(&mut self.rng).await;
+                }
             }
             95 => self.look(n).await,
             _ => {
                 self.say(|| "files are carried".to_owned());
-                self.stores.carry(&mut self.rng, false).await;
+                self.carry(false).await;
             }
+        }
+    }
+
+    async fn carry(&mut self, all: bool) {
+        for place in &self.places {
+            place.stores.carry(&mut self.rng, all).await;
         }
     }
 
@@ -265,8 +358,9 @@ impl Story {
     fn sync(&mut self, n: usize) {
         self.say(|| format!("{n}: sync"));
         let (options, counters, loud) = (self.options(), Arc::clone(&self.counters), self.loud);
+        let remote = self.one_remote(n);
         let peer = &mut self.peers[n];
-        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        let replica = peer.replica.clone();
         peer.work.push(tokio::spawn(async move {
             let outcome = replica.sync(&remote, &options).await;
             if loud {
@@ -285,8 +379,9 @@ impl Story {
         let (counters, loud) = (Arc::clone(&self.counters), self.loud);
         let mut options = CompactOptions::default();
         options.only_if_due = self.rng.percent(20);
+        let remote = self.one_remote(n);
         let peer = &mut self.peers[n];
-        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        let replica = peer.replica.clone();
         peer.work.push(tokio::spawn(async move {
             let outcome = replica.compact(&remote, &options).await;
             if loud {
@@ -309,13 +404,40 @@ impl Story {
         }
         self.say(|| format!("{n}: watch"));
         self.outcome.watches += 1;
+        let remote = self.one_remote(n);
         let peer = &mut self.peers[n];
         peer.watches = true;
-        let (replica, remote) = (peer.replica.clone(), peer.remote.clone());
+        let replica = peer.replica.clone();
         peer.work.push(tokio::spawn(async move {
             let never = std::future::pending();
             if let Err(error) = replica.watch(&remote, &WatchOptions::default(), never, |_| ()).await {
                 assert_ne!(error.kind(), ErrorKind::Corrupt, "{error:?}");
+            }
+        }));
+    }
+
+    /// Keys are changed, beside whatever else happens; a plain remote has none.
+    fn change_keys(&mut self, n: usize) {
+        let (remote, loud, counters) = (self.one_remote(n), self.loud, Arc::clone(&self.counters));
+        let Some(wide) = &mut self.wide else { return };
+        let what = wide.below(3);
+        // One of a few guests, whom others may be adding or removing too.
+        let guest = GUESTS[wide.index(GUESTS.len())].parse().unwrap();
+        self.say(|| format!("{n}: keys change, {what}"));
+        let peer = &mut self.peers[n];
+        let replica = peer.replica.clone();
+        peer.work.push(tokio::spawn(async move {
+            let outcome: Result<(), Error> = match what {
+                0 => replica.rotate_keys(&remote, None).await.map(drop),
+                1 => replica.add_recipient(&remote, &guest).await.map(drop),
+                _ => replica.remove_recipient(&remote, &guest).await.map(drop),
+            };
+            if loud {
+                println!("    {n}: keys changed: {outcome:?}");
+            }
+            match outcome {
+                Ok(()) => drop(counters.key_changes.fetch_add(1, Ordering::Relaxed)),
+                Err(error) => assert_ne!(error.kind(), ErrorKind::Corrupt, "{error:?}"),
             }
         }));
     }
@@ -353,7 +475,8 @@ impl Story {
         let no = self.peers.len();
         self.say(|| format!("{n}: its file is copied, as replica {no}"));
         let (seed, wall) = (self.rng.next(), Wall::at(self.peers[n].wall.now_ms()));
-        let copy = self.peers[n].copy(seed, wall, self.remote(no), self.path(no));
+        let (remotes, path) = (self.remotes(no), self.path(no));
+        let copy = self.peers[n].copy(seed, wall, remotes, path);
         self.peers.push(copy);
     }
 
@@ -374,7 +497,9 @@ impl Story {
 
     /// Faults stop, clocks are right, time passes all ids: everybody has and shows the same.
     async fn end(mut self) -> Outcome {
-        self.stores.stop_faults();
+        for place in &self.places {
+            place.stores.stop_faults();
+        }
         for n in 0..self.peers.len() {
             self.crash(n).await;
         }
@@ -400,8 +525,11 @@ impl Story {
         self.outcome.syncs += counters.syncs.load(Ordering::Relaxed);
         self.outcome.failed_syncs = counters.failed.load(Ordering::Relaxed);
         self.outcome.compactions = counters.compactions.load(Ordering::Relaxed);
-        self.outcome.requests = self.stores.requests();
-        self.outcome.faults = self.stores.injected().total();
+        self.outcome.remotes = self.places.len() as u64;
+        self.outcome.encrypted = self.places.iter().filter(|place| place.secret.is_some()).count() as u64;
+        self.outcome.key_changes = counters.key_changes.load(Ordering::Relaxed);
+        self.outcome.requests = self.places.iter().map(|place| place.stores.requests()).sum();
+        self.outcome.faults = self.places.iter().map(|place| place.stores.injected().total()).sum();
         self.outcome.digest = self.digest().await;
         self.outcome
     }
@@ -422,11 +550,16 @@ impl Story {
         options.join = Some(Join::Same);
         for round in 0..20 {
             let mut moved = 0;
-            self.stores.carry(&mut self.rng, true).await;
-            for n in 0..self.peers.len() {
+            self.carry(true).await;
+            let to: Vec<(usize, Remote)> = self
+                .peers
+                .iter()
+                .enumerate()
+                .flat_map(|(n, peer)| peer.remotes.iter().map(move |(_, remote)| (n, remote.clone())))
+                .collect();
+            for (n, remote) in to {
                 options.full = round == 1;
-                let peer = &self.peers[n];
-                let report = peer.replica.sync(&peer.remote, &options).await;
+                let report = self.peers[n].replica.sync(&remote, &options).await;
                 let report = report.unwrap_or_else(|error| panic!("replica {n} does not sync any more: {error:?}"));
                 moved += report.pulled + report.pushed + report.merged + report.waiting + report.redated;
                 self.say(|| {
@@ -484,8 +617,10 @@ impl Story {
             let status = peer.replica.status().await.unwrap();
             assert_eq!((status.journal, status.unmerged, status.unknown), (0, 0, 0), "replica {n}: {status:?}");
             self.check_model(n).await;
-            let problems = peer.replica.verify_remote(&peer.remote).await.unwrap().problems;
-            assert_eq!(problems, [] as [&str; 0], "replica {n}");
+            for (no, remote) in &peer.remotes {
+                let problems = peer.replica.verify_remote(remote).await.unwrap().problems;
+                assert_eq!(problems, [] as [&str; 0], "replica {n}, remote {no}");
+            }
             let conn = peer.replica.connection();
             let sound: String = conn.query_row("PRAGMA integrity_check", [], |row| row.get(0)).unwrap();
             assert_eq!(sound, "ok", "replica {n}");
@@ -517,8 +652,15 @@ impl Story {
             drop(conn);
             digest = hash(digest, &[lines.concat().as_bytes(), peer.shown(&self.schema).as_bytes()]);
         }
-        for (name, bytes) in self.stores.objects().await {
-            digest = hash(digest, &[name.as_bytes(), &bytes]);
+        for Place { stores, secret } in &self.places {
+            for (name, bytes) in stores.objects().await {
+                // What is sealed is never the same twice, and definitions are called by what the keys make of them.
+                match secret {
+                    None => digest = hash(digest, &[name.as_bytes(), &bytes]),
+                    Some(_) if name.starts_with("schemas/") => {}
+                    Some(_) => digest = hash(digest, &[name.as_bytes()]),
+                }
+            }
         }
         digest
     }
