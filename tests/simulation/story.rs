@@ -139,7 +139,7 @@ impl Story {
             bad_bytes: level,
         };
         let mut wide = (seed >= WIDE).then(|| Rng::new(hash(seed, &[b"wide"])));
-        let mut place = |rng: &mut Rng, wide: Option<&mut Rng>| {
+        let place = |rng: &mut Rng, wide: Option<&mut Rng>| {
             let (seed, folders) = (rng.next(), rng.percent(40).then_some(6));
             let secret = wide.is_some_and(|wide| wide.percent(60)).then(Secret::generate);
             Place { stores: Stores::new(seed, &time, folders, faults, secret.is_some()), secret }
