@@ -312,6 +312,22 @@ async fn an_emptied_remote_gets_back_its_keys_and_everything() {
     assert_verified(&b, &remote.remote()).await;
 }
 
+/// As while a sync tool brings a folder: whoever has no keys yet waits for them.
+#[tokio::test]
+async fn a_remote_whose_keys_have_not_arrived_says_so() {
+    let (encrypted, a) = Encrypted::with_rows().await;
+    let keys: Vec<(PathBuf, Vec<u8>)> =
+        encrypted.folder.files("keys").into_iter().map(|file| (file.clone(), fs::read(&file).unwrap())).collect();
+    keys.iter().for_each(|(file, _)| fs::remove_file(file).unwrap());
+    let b = replica(TABLES).await;
+    encrypted.refuses(&b, &encrypted.remote(), ErrorKind::Remote, &["its key files are not there"]).await;
+    sync(&a, &encrypted.remote()).await;
+    assert_eq!(sync(&b, &encrypted.remote()).await.pulled, 2);
+    for (file, bytes) in keys {
+        assert_eq!(fs::read(file).unwrap(), bytes);
+    }
+}
+
 #[tokio::test]
 async fn keys_that_were_rolled_back_are_put_back_and_never_written_under_again() {
     let (remote, a) = Encrypted::with_rows().await;

@@ -536,3 +536,21 @@ async fn a_parent_known_by_another_key_whose_number_changes_without_its_children
     assert_eq!(alike(&[a, b], &remote, tags).await, ["'i'|'word'|'word'"]);
     assert_eq!(ask(a, "SELECT tag_id, (SELECT main FROM item) FROM item_tag"), ["5|5"]);
 }
+
+/// To a trigger before an insert SQLite calls a rowid -1 that it has not chosen yet.
+#[tokio::test]
+async fn a_row_numbered_minus_one_is_replaced_like_any_other() {
+    for options in [TrackOptions::default(), keyed()] {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, "CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT UNIQUE)");
+        replica.track(&["tag"], &options).await.unwrap();
+        run(&replica, "INSERT INTO tag VALUES (-1, 'a'), (-2, 'b')");
+        replica.status().await.unwrap();
+        run(&replica, "INSERT OR REPLACE INTO tag (word) VALUES ('a'); REPLACE INTO tag VALUES (-2, 'b')");
+        assert_eq!(table(&replica, "tag"), ["-2|'b'", "0|'a'"]);
+        assert_verified_here(&replica).await;
+        run(&replica, "REPLACE INTO tag VALUES (-1, 'b')");
+        assert_verified_here(&replica).await;
+        assert_eq!(table(&replica, "tag"), ["-1|'b'", "0|'a'"]);
+    }
+}

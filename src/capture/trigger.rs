@@ -142,8 +142,7 @@ impl<'a> Capture<'a> {
     /// Fires where a statement names a key column, so that other updates pay nothing. A key that is the rowid has three
     /// more names; SQLite takes names in UPDATE OF that no column has.
     fn on_key_update(&self) -> String {
-        let by_rowid = self.table.key_is_rowid
-            && self.lead().any(|column| column.name == self.table.columns[self.table.key[0]].name);
+        let by_rowid = self.lead().any(|column| self.is_rowid(column));
         let aliases = if by_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
         let lead = self.lead().map(|column| Ident(&column.name));
         format!("AFTER UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
@@ -159,8 +158,22 @@ impl<'a> Capture<'a> {
             op::CANDIDATE,
             list(lead),
             Ident(&self.table.name),
-            self.same_key("NEW"),
+            self.same_row_before(),
         )
+    }
+
+    /// The condition on the row itself before it is written, when SQLite calls a rowid -1 that it has not chosen yet.
+    fn same_row_before(&self) -> String {
+        let same = self.same_key("NEW");
+        let by = if self.key.is_empty() { self.local.as_slice() } else { &self.key };
+        match by {
+            [column] if self.is_rowid(column) => format!("{same} AND NEW.{} <> -1", Ident(&column.name)),
+            _ => same,
+        }
+    }
+
+    fn is_rowid(&self, column: &Column) -> bool {
+        self.table.key_is_rowid && column.name == self.table.columns[self.table.key[0]].name
     }
 
     fn append(&self, values: usize) -> String {
@@ -203,7 +216,7 @@ impl<'a> Capture<'a> {
     /// A key column's value, refused where no entity id can be made of it.
     fn checked_key(&self, column: &Column) -> String {
         let value = format!("{ROW}.{}", Ident(&column.name));
-        if self.table.key_is_rowid && column.name == self.table.columns[self.table.key[0]].name {
+        if self.is_rowid(column) {
             return value;
         }
         let allowed = match self.kind {

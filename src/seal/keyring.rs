@@ -26,6 +26,11 @@ pub(crate) enum BadKeys {
     NoPassphrase,
     #[error("the remote is encrypted for age keys: give yours by --key-file or ZVON_KEY_FILE")]
     NoKey,
+    #[error(
+        "the remote is encrypted, and its key files are not there: they may be on their way, and a replica that syncs and has \
+         them puts them back; nothing was merged or pushed"
+    )]
+    Missing,
     #[error("the passphrase does not open the remote's keys; nothing was merged or pushed: check it")]
     WrongPassphrase,
     #[error(
@@ -70,8 +75,8 @@ impl BadKeys {
     pub(crate) fn into_error(self, url: &str) -> Error {
         let kind = match self {
             Self::NoPassphrase => ErrorKind::Locked,
-            // It may be whole the next time.
-            Self::Damaged(_) => ErrorKind::Remote,
+            // They may be there, and whole, the next time.
+            Self::Damaged(_) | Self::Missing => ErrorKind::Remote,
             _ => ErrorKind::Key,
         };
         Error::new(kind, format!("{url}: {self}"))
@@ -143,7 +148,7 @@ impl Opening {
     /// The keyring, if what was opened is one remote's and goes on from what the replica knows of it.
     pub(crate) fn finish(self, pins: &[Pin]) -> std::result::Result<Keyring, BadKeys> {
         let newest = self.files.keys().next_back().copied();
-        let (Some(identity), Some(newest)) = (self.identity, newest) else { return Err(BadKeys::NoKey) };
+        let (Some(identity), Some(newest)) = (self.identity, newest) else { return Err(BadKeys::Missing) };
         if !self.epochs.are_sound() {
             return Err(BadKeys::Stranger(newest));
         }

@@ -276,8 +276,8 @@ async fn key_file(remote: &Remote, pins: &[Pin], epoch: ChangeId) -> Result<Opti
 
 /// What is asked for where nothing was given.
 async fn missing_secret(remote: &Remote, pins: &[Pin], candidates: &BTreeSet<ChangeId>) -> Result<BadKeys> {
-    let Some(newest) = candidates.last() else { return Ok(BadKeys::NoKey) };
-    let Some(file) = key_file(remote, pins, *newest).await? else { return Ok(BadKeys::NoKey) };
+    let Some(newest) = candidates.last() else { return Ok(BadKeys::Missing) };
+    let Some(file) = key_file(remote, pins, *newest).await? else { return Ok(BadKeys::Missing) };
     let (_, bad) = try_open(Opening::default(), *newest, file, &Secret::default()).await?;
     Ok(bad.unwrap_or(BadKeys::NoKey))
 }
