@@ -17,12 +17,28 @@ use crate::wire::{Identity, TableDefinition};
 pub(super) fn mend(conn: &Connection, told: &mut Told) -> Result<()> {
     read::<ChangeId>(conn, Metadata::LastId)?;
     let triggered = triggered(conn)?;
+    let mut lost = Vec::new();
     for table_no in numbers(conn, &triggered)? {
         match find_tracked(conn, table_no) {
             Ok(Some(tracked)) => number(conn, &tracked, told)?,
-            Ok(None) | Err(_) => find_again(conn, table_no, triggered.get(&table_no), told)?,
+            Ok(None) | Err(_) => lost.extend(Lost::take(conn, table_no, triggered.get(&table_no))?),
         }
     }
+    // What a table is tracked by may depend on the tables that it refers to, and so on whether those were found.
+    loop {
+        let before = lost.len();
+        let mut left = Vec::with_capacity(before);
+        for table in lost {
+            if !table.find_again(conn, told)? {
+                left.push(table);
+            }
+        }
+        lost = left;
+        if lost.len() == before {
+            break;
+        }
+    }
+    lost.iter().try_for_each(|table| table.track_again(conn, told))?;
     let were_wrong = !are_references_right(conn)?;
     follow_shapes(&mut Log::new(conn)?)?;
     told.did(u64::from(were_wrong), |_| "ZV_REFERENCE was made again from the tables' foreign keys".to_owned());
@@ -49,49 +65,63 @@ fn number(conn: &Connection, tracked: &Tracked, told: &mut Told) -> Result<()> {
     Ok(())
 }
 
-/// Makes the notes of a table again from what is left: its triggers, its other notes, its definition.
-fn find_again(conn: &Connection, table_no: u32, triggered: Option<&(String, bool)>, told: &mut Told) -> Result<()> {
-    let newest = newest_source(conn, table_no)?;
-    let remains = remains(conn, table_no, newest.as_ref(), triggered)?;
-    let is_active = triggered.is_some_and(|(_, inserts)| *inserts);
-    let name = remains.name.clone();
-    if name.is_empty() {
-        // Nothing but a number, which no change can be of.
+/// A table whose notes cannot be read.
+struct Lost {
+    remains: Remains,
+    newest: Option<Source>,
+    /// Whether its triggers say that it is captured.
+    is_active: bool,
+}
+
+impl Lost {
+    /// Reads what is left of a table's notes and takes them away; nothing where that is but a number, which no change can be of.
+    fn take(conn: &Connection, table_no: u32, triggered: Option<&(String, bool)>) -> Result<Option<Self>> {
+        let newest = newest_source(conn, table_no)?;
+        let remains = remains(conn, table_no, newest.as_ref(), triggered)?;
+        let is_active = triggered.is_some_and(|(_, inserts)| *inserts);
         conn.execute("DELETE FROM ZV_TRACKED WHERE table_no = ?1", [table_no])?;
-        return Ok(());
+        Ok((!remains.name.is_empty()).then_some(Self { remains, newest, is_active }))
     }
-    let found = match (is_active, newest) {
-        (true, _) => recover(conn, &remains)?,
-        // Its capture had been lifted: what it was tracked by says all.
-        (false, Some(source)) => Some(inactive(&remains, source)),
-        (false, None) => None,
-    };
-    conn.execute("DELETE FROM ZV_TRACKED WHERE table_no = ?1", [table_no])?;
-    if let Some(tracked) = found {
+
+    /// Makes its notes again from what is left: its triggers, its other notes, its definition. False where that is too little.
+    fn find_again(&self, conn: &Connection, told: &mut Told) -> Result<bool> {
+        let found = match (self.is_active, &self.newest) {
+            (true, _) => recover(conn, &self.remains)?,
+            // Its capture had been lifted: what it was tracked by says all.
+            (false, Some(source)) => Some(inactive(&self.remains, source.clone())),
+            (false, None) => None,
+        };
+        let Some(tracked) = found else { return Ok(false) };
         put_source(conn, &tracked.source)?;
         save_tracked(conn, &tracked)?;
         number(conn, &tracked, told)?;
+        let name = &self.remains.name;
         told.did(1, |_| format!("what {name} is tracked by was found again, by what is left of it"));
-        return Ok(());
+        Ok(true)
     }
-    set_name(conn, table_no, &lower(&remains.entity_type))?;
-    conn.execute(
-        "DELETE FROM ZV_SOURCE WHERE table_no = ?1 AND source NOT IN (SELECT source FROM ZV_JOURNAL WHERE source IS NOT NULL)",
-        [table_no],
-    )?;
-    let mut log = Log::new(conn)?;
-    let again = install_again(&mut log, &remains)?;
-    log.finish()?;
-    match again {
-        Some(_) => told.did(1, |_| format!("{name} is tracked again, by its definition")),
-        None if read_table(conn, &name)?.is_none() => told.instruct(format!(
-            "{name} was tracked, and there is no such table; create it again, then run `zvon track {name}`"
-        )),
-        None => told.instruct(format!(
-            "what {name} is tracked by is lost; run `zvon track {name}`, with the options that it was tracked with"
-        )),
+
+    /// Tracks it anew, as its definition says.
+    fn track_again(&self, conn: &Connection, told: &mut Told) -> Result<()> {
+        let Remains { table_no, name, entity_type, .. } = &self.remains;
+        set_name(conn, *table_no, &lower(entity_type))?;
+        conn.execute(
+            "DELETE FROM ZV_SOURCE WHERE table_no = ?1 AND source NOT IN (SELECT source FROM ZV_JOURNAL WHERE source IS NOT NULL)",
+            [table_no],
+        )?;
+        let mut log = Log::new(conn)?;
+        let again = install_again(&mut log, &self.remains)?;
+        log.finish()?;
+        match again {
+            Some(_) => told.did(1, |_| format!("{name} is tracked again, by its definition")),
+            None if read_table(conn, name)?.is_none() => told.instruct(format!(
+                "{name} was tracked, and there is no such table; create it again, then run `zvon track {name}`"
+            )),
+            None => told.instruct(format!(
+                "what {name} is tracked by is lost; run `zvon track {name}`, with the options that it was tracked with"
+            )),
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 fn inactive(remains: &Remains, source: Source) -> Tracked {
