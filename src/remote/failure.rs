@@ -96,6 +96,9 @@ impl Speaker {
                  may list, read and write in {bucket}"
             ),
             (404, _) => format!("{server} has nothing there; check that {bucket} exists, and the URL"),
+            (409 | 412, _) => {
+                format!("{server} answers with status {status}, as if others wrote the same object; try again later")
+            }
             (429, _) | (_, "SlowDown") => format!("{server} asks for fewer requests; try again later"),
             (500.., _) => format!("{server} fails with status {status}; try again later"),
             _ => format!("{server} answers with status {status}"),
@@ -204,6 +207,7 @@ mod tests {
             ("404 Not Found", "NoSuchBucket", "no bucket b at host:9000"),
             ("503 Service Unavailable", "SlowDown", "fewer requests"),
             ("502 Bad Gateway", "", "status 502; try again later"),
+            ("409 Conflict", "OperationAborted", "status 409, as if others wrote the same object; try again later"),
             ("418 I'm a teapot", "", "status 418"),
         ] {
             let body = if code.is_empty() { String::new() } else { format!("<Error><Code>{code}</Code></Error>") };

@@ -1,17 +1,24 @@
-//! The wire of an S3 remote, below `object_store`'s retries: counts every attempt, waits no longer than it should, and bounds
-//! what a server may answer where `object_store` would read on without end. Knows no object's name and signs nothing.
+//! The wire of an S3 remote, below `object_store`'s retries: counts every attempt, waits no longer than it should, bounds what a
+//! server may answer where `object_store` would read on without end, and says of an answer that broke off that it did, so that it
+//! is asked for again. Knows no object's name and signs nothing.
 
 use std::fmt;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use futures::StreamExt;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
+use futures::{StreamExt, stream};
+use http_body::{Body, Frame};
 use object_store::ClientOptions;
 use object_store::client::{
-    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpService, ReqwestConnector,
+    HttpClient, HttpConnector, HttpError, HttpErrorKind, HttpRequest, HttpResponse, HttpResponseBody, HttpService,
+    ReqwestConnector,
 };
+use tokio::time::Instant;
 
 use super::traffic::{Counters, Request};
 use super::xml;
@@ -22,6 +29,8 @@ const MAX_PAGE: usize = 16 << 20;
 const MAX_ERROR: usize = 64 << 10;
 /// An upload may be as slow as this, in bytes a second, before it counts as stuck.
 const SLOWEST_UPLOAD: u64 = 16 << 10;
+/// An answer slower than this, in bytes a second, counts as none: a server that sends a byte now and then is never silent.
+const SLOWEST_ANSWER: u64 = 1 << 10;
 
 /// Makes clients that count into `counters` what goes to the store's own server (and not what goes to a credentials service).
 #[derive(Debug)]
@@ -71,13 +80,17 @@ impl Service {
         }
         let response = match kind {
             Some(Request::Put) => self.upload(request).await?,
+            // To delete is harmless to repeat, which `object_store` does not know of a POST.
+            Some(Request::Delete) => self.readers.execute(request).await.map_err(repeatable)?,
             _ => self.readers.execute(request).await?,
         };
+        let response = paced(response, self.silence);
         if !response.status().is_success() {
             return shorten(response).await;
         }
         match kind {
             Some(Request::List) => self.page(response).await,
+            Some(Request::Delete) => whole(response).await.map_err(repeatable),
             _ => Ok(response),
         }
     }
@@ -92,12 +105,9 @@ impl Service {
     }
 
     async fn page(&self, response: HttpResponse) -> Result<HttpResponse, HttpError> {
-        let (parts, body) = response.into_parts();
-        let (page, whole) = collect(body.bytes_stream(), MAX_PAGE).await?;
+        let (parts, body) = whole(response).await?.into_parts();
+        let page = body.bytes().await?;
         self.counters.received(page.len());
-        if !whole {
-            return Err(HttpError::new(HttpErrorKind::Decode, Unusable("a page of the listing is too long")));
-        }
         let page = match std::str::from_utf8(&page).map(xml::without_odd_keys) {
             Ok(std::borrow::Cow::Owned(page)) => Bytes::from(page),
             _ => page,
@@ -124,6 +134,62 @@ fn kind_of(request: &HttpRequest) -> Option<Request> {
         "DELETE" => Some(Request::Delete),
         "POST" if query == "delete" => Some(Request::Delete),
         _ => None,
+    }
+}
+
+/// The same failure, as one after which the request is made again.
+fn repeatable(error: HttpError) -> HttpError {
+    HttpError::new(HttpErrorKind::Request, error)
+}
+
+/// The answer with a body that ends in an error if it comes too slowly or breaks off.
+fn paced(response: HttpResponse, silence: Duration) -> HttpResponse {
+    let (parts, body) = response.into_parts();
+    // Bytes that came earn patience for those that follow, but never more than a silence may take.
+    let chunks = stream::try_unfold((body.bytes_stream(), silence), move |(mut chunks, patience)| async move {
+        let asked = Instant::now();
+        let chunk = match tokio::time::timeout(patience, chunks.next()).await {
+            Ok(Some(chunk)) => chunk.map_err(broken_off)?,
+            Ok(None) => return Ok(None),
+            Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, Unusable("the answer comes too slowly"))),
+        };
+        let earned = Duration::from_millis(chunk.len() as u64 * 1_000 / SLOWEST_ANSWER);
+        let patience = patience.saturating_sub(asked.elapsed()).saturating_add(earned).min(silence);
+        Ok(Some((chunk, (chunks, patience))))
+    });
+    HttpResponse::from_parts(parts, HttpResponseBody::new(Chunks(Mutex::new(chunks.boxed()))))
+}
+
+/// The client calls a body that ends before its time one that cannot be decoded, which nobody would ask for again.
+fn broken_off(error: HttpError) -> HttpError {
+    match error.kind() {
+        HttpErrorKind::Decode | HttpErrorKind::Unknown => HttpError::new(HttpErrorKind::Interrupted, error),
+        _ => error,
+    }
+}
+
+/// A body that comes as a stream. The lock is never taken: bodies have to be shareable, and streams are not.
+struct Chunks(Mutex<BoxStream<'static, Result<Bytes, HttpError>>>);
+
+impl Body for Chunks {
+    type Data = Bytes;
+    type Error = HttpError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, HttpError>>> {
+        let chunks = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
+        chunks.poll_next_unpin(context).map(|chunk| chunk.map(|chunk| chunk.map(Frame::data)))
+    }
+}
+
+/// The answer once all of it is here, so that one that breaks off can be asked for again.
+async fn whole(response: HttpResponse) -> Result<HttpResponse, HttpError> {
+    let (parts, body) = response.into_parts();
+    match collect(body.bytes_stream(), MAX_PAGE).await? {
+        (page, true) => Ok(HttpResponse::from_parts(parts, page.into())),
+        (_, false) => Err(HttpError::new(HttpErrorKind::Decode, Unusable("a page of the answer is too long"))),
     }
 }
 

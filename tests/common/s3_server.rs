@@ -77,6 +77,13 @@ impl S3Server {
         self.gate.puts_left.store(uploads, Ordering::SeqCst);
     }
 
+    /// Ends the server, with all its connections; [`restart`](Self::restart) starts it again.
+    pub fn stop(&mut self) {
+        self.gate.stop.notify_one();
+        // A panic there has been printed.
+        let _ = self.thread.take().map(JoinHandle::join);
+    }
+
     /// Waits for a server that dies and starts it again at the same address.
     pub fn restart(&mut self) -> io::Result<()> {
         let _ = self.thread.take().map(JoinHandle::join);
@@ -108,9 +115,7 @@ impl S3Server {
 
 impl Drop for S3Server {
     fn drop(&mut self) {
-        self.gate.stop.notify_one();
-        // A panic there has been printed.
-        let _ = self.thread.take().map(JoinHandle::join);
+        self.stop();
     }
 }
 
