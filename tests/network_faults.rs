@@ -11,6 +11,7 @@ mod s3_server;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -329,9 +330,11 @@ async fn a_server_that_restarts_in_the_middle_is_waited_for() {
     {
         let world = World::new(work, &server, &format!("restart-{n}")).await;
         let asked = std::sync::Arc::new(tokio::sync::Notify::new());
-        let notice = std::sync::Arc::clone(&asked);
+        let (notice, is_down) = (std::sync::Arc::clone(&asked), std::sync::Arc::new(AtomicBool::new(false)));
+        let went_down = std::sync::Arc::clone(&is_down);
+        // Nothing gets through while it goes down: the command is in the middle when it is.
         let rule = move |asked: &Asked| {
-            (asked.number == 1).then(|| {
+            (asked.number > 0 && !went_down.load(Ordering::SeqCst)).then(|| {
                 notice.notify_one();
                 Fault::CutRequest(0)
             })
@@ -340,6 +343,7 @@ async fn a_server_that_restarts_in_the_middle_is_waited_for() {
         let restart = async {
             asked.notified().await;
             server.stop();
+            is_down.store(true, Ordering::SeqCst);
             // Down until somebody was turned away.
             let turned_away = proxy.asked().len();
             while proxy.asked().len() <= turned_away {
