@@ -111,8 +111,9 @@ impl Twins {
             return true;
         }
         let (right, schema) = (outcome(&self.plain, sql), &self.statements);
-        // A REPLACE into a table that refers to itself leaves references without their rows, where no trigger makes SQLite look.
-        if left == "FOREIGN KEY constraint failed" && right != left && has_violations(&self.plain) {
+        // A REPLACE into a table that refers to itself: without triggers SQLite does not look whether references have their rows.
+        let refers_to_itself = schema[0].contains(&format!("REFERENCES {}", Ident(&self.table)));
+        if left == "FOREIGN KEY constraint failed" && right != left && sql.contains("REPLACE") && refers_to_itself {
             return false;
         }
         assert_eq!(left, right, "{sql}: {schema:?}");
@@ -194,12 +195,6 @@ fn outcome(conn: &Connection, sql: &str) -> String {
         Ok(()) => String::new(),
         Err(error) => error.to_string(),
     }
-}
-
-/// Whether references are broken that SQLite takes for checked.
-fn has_violations(conn: &Connection) -> bool {
-    let mut statement = conn.prepare("PRAGMA foreign_key_check").expect("this pragma is known");
-    conn.is_autocommit() && statement.exists([]).expect("the table can be read")
 }
 
 fn is_write(sql: &str) -> bool {
