@@ -261,7 +261,7 @@ impl World {
 
     /// Whether a command may succeed although this call failed. SQLite passes over what no commit depends on: that a folder lists a
     /// new journal, that a log is carried over into the database when it is closed, that a new database has a log and no
-    /// journal, and that a journal which is empty is gone.
+    /// journal. A journal that stays takes the commit back when it is next opened, so a failure to remove one has to be told.
     fn may_be_ignored(&self, call: &str, path: &str) -> bool {
         let path = Path::new(path);
         let is_new = |name: &str| self.work == Work::Clone && path == self.path(name);
@@ -269,7 +269,8 @@ impl World {
         match call {
             "sync" => !is_remote && path.is_dir() || is_new("c.db") || is_new("c.db-journal"),
             "write" => is_new("c.db"),
-            "truncate" | "unlink" => !is_remote,
+            "truncate" => !is_remote,
+            "unlink" => !is_remote && (!path.to_string_lossy().ends_with("-journal") || is_new("c.db-journal")),
             _ => false,
         }
     }
