@@ -27,7 +27,7 @@ use zvon::{Replica, SyncOptions};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, body TEXT)";
 /// So many calls of each kind fail in each command, unless `ZVON_FAULTS` says how many.
-const USUAL: usize = 4;
+const USUAL: usize = 3;
 
 /// Calls and the errors with which they fail.
 const CALLS: [(&str, &[Errno]); 7] = [

@@ -35,7 +35,7 @@ const RETRIES: usize = 4;
 /// Whatever takes longer hangs.
 const AT_MOST: Duration = Duration::from_secs(20);
 /// So many faults are tried at each request, unless `ZVON_FAULTS` says how many.
-const USUAL: usize = 3;
+const USUAL: usize = 2;
 /// So many of them at once: most of their time is waiting.
 const AT_ONCE: usize = 8;
 
