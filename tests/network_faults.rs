@@ -329,26 +329,27 @@ async fn a_server_that_restarts_in_the_middle_is_waited_for() {
     for (n, work) in [Work::PushFiles, Work::PushPacks, Work::Pull, Work::Clone, Work::Compact].into_iter().enumerate()
     {
         let world = World::new(work, &server, &format!("restart-{n}")).await;
-        let asked = std::sync::Arc::new(tokio::sync::Notify::new());
-        let (notice, is_down) = (std::sync::Arc::clone(&asked), std::sync::Arc::new(AtomicBool::new(false)));
-        let went_down = std::sync::Arc::clone(&is_down);
+        let [asked, turned_away] = [(); 2].map(|()| std::sync::Arc::new(tokio::sync::Notify::new()));
+        let is_down = std::sync::Arc::new(AtomicBool::new(false));
+        let (notice, away, went_down) = (asked.clone(), turned_away.clone(), is_down.clone());
         // Nothing gets through while it goes down: the command is in the middle when it is.
-        let rule = move |asked: &Asked| {
-            (asked.number > 0 && !went_down.load(Ordering::SeqCst)).then(|| {
+        let rule = move |asked: &Asked| match (asked.number, went_down.load(Ordering::SeqCst)) {
+            (0, _) => None,
+            (_, false) => {
                 notice.notify_one();
-                Fault::CutRequest(0)
-            })
+                Some(Fault::CutRequest(0))
+            }
+            (_, true) => {
+                away.notify_one();
+                None
+            }
         };
         let proxy = FaultProxy::start(&server.endpoint(), DRIP, rule).await.unwrap();
         let restart = async {
             asked.notified().await;
             server.stop();
             is_down.store(true, Ordering::SeqCst);
-            // Down until somebody was turned away.
-            let turned_away = proxy.asked().len();
-            while proxy.asked().len() <= turned_away {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+            turned_away.notified().await;
             server.restart().unwrap();
         };
         let both = futures::future::join(world.perform(&proxy), restart);

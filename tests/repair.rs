@@ -629,6 +629,25 @@ fn random_damage(dice: &mut Dice) -> String {
     }
 }
 
+/// What a link is tracked by is found from the tables that it links, whose notes are lost too.
+#[tokio::test]
+async fn notes_of_tables_that_refer_to_each_other_are_found_whatever_is_lost_with_them() {
+    for lost in 0..3 {
+        let (a, b, remote) = pair().await;
+        let before = shown(&a);
+        damage(
+            &a,
+            &format!(
+                "DELETE FROM ZV_SOURCE WHERE source % 3 = {lost}; DELETE FROM ZV_DEFINITION; DELETE FROM ZV_REFERENCE"
+            ),
+        );
+        let report = a.repair().await.unwrap();
+        assert_eq!(report.after.problems, [] as [String; 0], "{lost}: {report:#?}");
+        assert_eq!(shown(&a), before, "{lost}");
+        is_at_one(&a, &b, &remote, "lost notes").await;
+    }
+}
+
 /// Several damages at once, with writes that wait in the journal: no row or value is lost, and none appears.
 #[tokio::test]
 async fn damages_at_random() {

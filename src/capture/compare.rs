@@ -5,7 +5,7 @@ use rusqlite::{Connection, Row, params_from_iter};
 
 use super::record::{Recorded, Recorder, read_lead};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, Untranslated, bind_local, entity_of, leave_out, local_of, read_fields,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, leave_out, local_of, move_local, read_fields,
     referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
@@ -187,13 +187,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
     fn bind(&self, lead: &[Value], entity_id: &str) -> Result<()> {
         let (Some(_), Some(Value::Integer(local))) = (&self.source.local, lead.first()) else { return Ok(()) };
         let (conn, table_no) = (self.recorder.conn(), self.source.table_no);
-        if entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
-            return Ok(());
+        match entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
+            true => Ok(()),
+            false => move_local(conn, &self.recorder.references, table_no, *local, entity_id),
         }
-        let old = local_of(conn, table_no, entity_id)?;
-        bind_local(conn, table_no, *local, entity_id)?;
-        // Rows that still refer to the integer that it had are for the merge to look at.
-        old.map_or(Ok(()), |old| set_free(conn, table_no, old, entity_id))
     }
 
     /// A row that was shown: what differs from its registers was written since.

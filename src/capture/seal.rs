@@ -11,7 +11,8 @@ use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed, retry_left_out};
 use super::trigger::{MASK_BITS, op};
 use crate::changelog::{
-    Keyed, Log, References, Source, bind_local, entity_of, freed_entity, local_of, read_source, set_free, unbind_local,
+    Keyed, Log, References, Source, entity_of, freed_entity, give_up_local, local_of, move_local, read_source,
+    unbind_local,
 };
 use crate::db::{Ident, bind_value, condition, immediate};
 use crate::error::Result;
@@ -195,9 +196,7 @@ impl<'c> Sealer<'_, 'c> {
             // An integer that is given again: rows that still refer to it refer to this row now.
             self.rekeyed.push(Rekeyed { table_no, local, before });
         }
-        let old = local_of(self.conn(), table_no, entity_id)?;
-        bind_local(self.conn(), table_no, local, entity_id)?;
-        old.map_or(Ok(()), |old| self.free(written, old, entity_id))
+        move_local(self.conn(), &self.recorder.references, table_no, local, entity_id)
     }
 
     fn update(&mut self, written: &Written<'_, '_>) -> Result<()> {
@@ -277,18 +276,9 @@ impl<'c> Sealer<'_, 'c> {
             && let Some(local) = local_of(conn, source.table_no, entity_id)?
         {
             unbind_local(conn, source.table_no, entity_id)?;
-            self.free(written, local, entity_id)?;
+            give_up_local(conn, &self.recorder.references, source.table_no, local, entity_id)?;
         }
         Ok(())
-    }
-
-    /// Rows that still refer to the integer are for the merge to look at.
-    fn free(&self, written: &Written<'_, '_>, local: i64, entity_id: &str) -> Result<()> {
-        let table_no = written.source().table_no;
-        match self.recorder.references.to(table_no).is_empty() {
-            true => Ok(()),
-            false => set_free(self.conn(), table_no, local, entity_id),
-        }
     }
 
     fn write(&mut self, written: &Written<'_, '_>, entity_id: &str, says_rowid: bool, is_insert: bool) -> Result<()> {

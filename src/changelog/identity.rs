@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use rusqlite::{Connection, OptionalExtension};
 
-use super::{Source, freed_entity, lower};
+use super::{Source, freed_entity, lower, set_free};
 use crate::error::Result;
 use crate::model::{KeyKind, KeyPart, Value, decode_entity_id, digits_of, encode_entity_id};
 
@@ -26,6 +26,33 @@ pub(crate) fn bind_local(conn: &Connection, table_no: u32, local: i64, entity_id
     let sql = "INSERT OR REPLACE INTO ZV_LOCAL (table_no, local, entity_id) VALUES (?1, ?2, ?3)";
     conn.prepare_cached(sql)?.execute((table_no, local, entity_id))?;
     Ok(())
+}
+
+/// Records that an entity has another integer here than it had; rows that still refer to the old one are for the merge to look at.
+pub(crate) fn move_local(
+    conn: &Connection,
+    references: &References,
+    table_no: u32,
+    local: i64,
+    entity_id: &str,
+) -> Result<()> {
+    let old = local_of(conn, table_no, entity_id)?;
+    bind_local(conn, table_no, local, entity_id)?;
+    old.map_or(Ok(()), |old| give_up_local(conn, references, table_no, old, entity_id))
+}
+
+/// Sets an integer free that an entity has no more, if any table can refer to it.
+pub(crate) fn give_up_local(
+    conn: &Connection,
+    references: &References,
+    table_no: u32,
+    local: i64,
+    entity_id: &str,
+) -> Result<()> {
+    match references.to(table_no).is_empty() {
+        true => Ok(()),
+        false => set_free(conn, table_no, local, entity_id),
+    }
 }
 
 /// Records that an entity has no integer here any more.
