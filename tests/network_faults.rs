@@ -113,11 +113,12 @@ fn settings() -> Settings {
 }
 
 fn options(endpoint: &str) -> RemoteOptions {
-    RemoteOptions::from_vars(S3Server::settings())
-        .setting("AWS_ENDPOINT_URL", endpoint)
-        .request_timeout(SILENCE)
-        .max_retries(RETRIES)
-        .retry_timeout(AT_MOST / 2)
+    RemoteOptions::from_vars(S3Server::settings()).setting("AWS_ENDPOINT_URL", endpoint)
+}
+
+/// Soon out of patience.
+fn hurried(endpoint: &str) -> RemoteOptions {
+    options(endpoint).request_timeout(SILENCE).max_retries(RETRIES).retry_timeout(AT_MOST / 2)
 }
 
 fn write(replica: &Replica, prefix: &str, rows: usize) {
@@ -180,7 +181,7 @@ impl World {
 
     /// The command, by a way that may be faulty.
     async fn perform(&self, proxy: &FaultProxy) -> Result<(), Error> {
-        let remote = Remote::from_url(&self.url, &options(&proxy.endpoint())).unwrap();
+        let remote = Remote::from_url(&self.url, &hurried(&proxy.endpoint())).unwrap();
         match self.work {
             Work::PushFiles | Work::PushPacks => self.a.sync(&remote, &SyncOptions::default()).await.map(|_| ()),
             Work::Pull => self.b.sync(&remote, &SyncOptions::default()).await.map(|_| ()),
