@@ -1,6 +1,6 @@
-//! The wire of an S3 remote, below `object_store`'s retries: counts every attempt, waits no longer than it should, bounds what a
-//! server may answer where `object_store` would read on without end, and says of an answer that broke off that it did, so that it
-//! is asked for again. Knows no object's name and signs nothing.
+//! The wire of an S3 remote, below `object_store`'s retries: counts every attempt, waits no longer than it should, for silence and for
+//! answers that drip, and bounds what a server may answer where `object_store` would read on without end. Knows no object's name and
+//! signs nothing.
 
 use std::fmt;
 use std::pin::Pin;
@@ -142,14 +142,14 @@ fn repeatable(error: HttpError) -> HttpError {
     HttpError::new(HttpErrorKind::Request, error)
 }
 
-/// The answer with a body that ends in an error if it comes too slowly or breaks off.
+/// The answer with a body that ends in an error if it comes too slowly.
 fn paced(response: HttpResponse, silence: Duration) -> HttpResponse {
     let (parts, body) = response.into_parts();
     // Bytes that came earn patience for those that follow, but never more than a silence may take.
     let chunks = stream::try_unfold((body.bytes_stream(), silence), move |(mut chunks, patience)| async move {
         let asked = Instant::now();
         let chunk = match tokio::time::timeout(patience, chunks.next()).await {
-            Ok(Some(chunk)) => chunk.map_err(broken_off)?,
+            Ok(Some(chunk)) => chunk?,
             Ok(None) => return Ok(None),
             Err(_) => return Err(HttpError::new(HttpErrorKind::Timeout, Unusable("the answer comes too slowly"))),
         };
@@ -158,14 +158,6 @@ fn paced(response: HttpResponse, silence: Duration) -> HttpResponse {
         Ok(Some((chunk, (chunks, patience))))
     });
     HttpResponse::from_parts(parts, HttpResponseBody::new(Chunks(Mutex::new(chunks.boxed()))))
-}
-
-/// The client calls a body that ends before its time one that cannot be decoded, which nobody would ask for again.
-fn broken_off(error: HttpError) -> HttpError {
-    match error.kind() {
-        HttpErrorKind::Decode | HttpErrorKind::Unknown => HttpError::new(HttpErrorKind::Interrupted, error),
-        _ => error,
-    }
 }
 
 /// A body that comes as a stream. The lock is never taken: bodies have to be shareable, and streams are not.
