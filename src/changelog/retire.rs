@@ -81,6 +81,9 @@ fn fill(log: &mut Log<'_>, empty: &BTreeMap<(u32, String), BTreeSet<u32>>, beate
             }
         }
         touch(conn, row.0, &row.1)?;
+        if log.cached() >= BATCH {
+            log.flush()?;
+        }
     }
     Ok(())
 }
