@@ -55,6 +55,7 @@ enum Told {
     /// All that was wanted of it was told; some records may have been refused.
     Done(ListedPack, Vec<(ChangeId, BadFile)>),
     Refused(ListedPack, BadPack),
+    KeptBack(ListedPack),
     Gone,
 }
 
@@ -107,7 +108,7 @@ pub(super) async fn pull(
             }
             Told::Changes(changes) => {
                 let no = ground.no;
-                report.pulled += session.run(move |conn| append_pulled(conn, no, &changes, &[])).await?;
+                report.pulled += session.take_turn(move |conn| append_pulled(conn, no, &changes, &[])).await?;
                 progress(report.pulled, Some(total.max(report.pulled)));
             }
             Told::Waiting(waiting) => outcome.waiting.extend(waiting),
@@ -119,6 +120,7 @@ pub(super) async fn pull(
                 session.run(move |conn| settle(conn, &ground, pack, all_good)).await?;
             }
             Told::Refused(pack, bad) => outcome.refused.push(Refusal::of_pack(pack, bad.to_string())),
+            Told::KeptBack(pack) => outcome.refused.push(Refusal::of_pack(pack, String::new()).kept_back()),
             Told::Gone => outcome.vanished = true,
         }
     }
@@ -148,6 +150,7 @@ async fn read_all(
             Ok(None) => return Ok(()),
             Err(Unread::Gone) => Told::Gone,
             Err(Unread::Bad(bad)) => Told::Refused(pack, bad),
+            Err(Unread::Failed(error)) if remote.keeps_back(&error) => Told::KeptBack(pack),
             Err(Unread::Failed(error)) => return Err(error),
         };
         started.extend(to_start.next().map(start));
