@@ -22,6 +22,8 @@ const ALONE: Duration = Duration::from_secs(2);
 #[derive(Debug, Default)]
 pub(crate) struct Turns {
     worked: Duration,
+    /// When the last part of the work was done.
+    paused: Option<Instant>,
     /// What SQLite said last of the commits of others.
     seen: Option<i64>,
 }
@@ -40,12 +42,17 @@ impl Turns {
         if self.seen.is_none() {
             self.seen = Some(data_version(conn)?);
         }
+        if self.paused.is_some_and(|since| since.elapsed() >= REST) {
+            // As good as a rest.
+            self.worked = Duration::ZERO;
+        }
         let begun = Instant::now();
         let done = work(conn)?;
         self.worked += begun.elapsed();
         if self.worked >= AMONG_OTHERS && self.is_over(data_version(conn)?) {
             std::thread::sleep(REST);
         }
+        self.paused = Some(Instant::now());
         Ok(done)
     }
 
@@ -71,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_turn_among_others_is_short_and_one_alone_is_long() {
-        let mut turns = Turns { worked: AMONG_OTHERS, seen: Some(1) };
+        let mut turns = Turns { worked: AMONG_OTHERS, seen: Some(1), ..Turns::default() };
         assert!(!turns.is_over(1), "nobody else wrote");
         assert!(turns.is_over(2), "somebody did");
         assert!(!turns.is_over(3), "the next turn has only begun");
