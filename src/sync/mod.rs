@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::capture::{Installed, renew, seal, seal_within};
 use crate::changelog::{
-    LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
+    LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, count_refused, kept, known_identities, redate,
     remember_identity, remember_remote, retire_backfills, set_encrypted, set_synced, waiting,
 };
 use crate::db::immediate;
@@ -275,7 +275,8 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
     session
         .run(move |conn| {
             let now_ms = world.now_ms();
-            Ok(Known::new(refused_files(conn, no)?, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
+            let any_refused = count_refused(conn, no)? > 0;
+            Ok(Known::new(no, any_refused, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
         })
         .await
 }
@@ -335,7 +336,7 @@ async fn settle_layout(
     options: &SyncOptions,
     notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
-    let newest = newest_layout(listing);
+    let newest = newest_layout(listing, session.bound());
     let recorded = match newest {
         Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
         Some(id) => read_layout(remote, id, notices).await?,
@@ -370,9 +371,10 @@ fn layout_text(layout: Layout) -> &'static str {
     }
 }
 
-fn newest_layout(listing: &Listing) -> Option<ChangeId> {
+/// The layout that counts. One from further ahead than a clock may be off counts when its time comes: it would win for ever.
+fn newest_layout(listing: &Listing, bound: ChangeId) -> Option<ChangeId> {
     let layouts = listing.others.iter().filter_map(|listed| match listed.name {
-        ObjectName::Layout(id) => Some(id),
+        ObjectName::Layout(id) if id <= bound => Some(id),
         _ => None,
     });
     layouts.max()
@@ -404,18 +406,18 @@ async fn finish(
 ) -> Result<()> {
     let encrypted = remote.keyring().is_some();
     let (no, now_ms) = (row.no, session.world.now_ms());
-    let (held, rejected, waiting) = session
+    let (held, rejected) = session
         .run(move |conn| {
             let tx = immediate(conn)?;
             set_synced(&tx, no, now_ms, &layout)?;
             set_encrypted(&tx, no, encrypted)?;
-            let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), waiting(&tx, no)?.len());
+            let counts = (count_held(&tx)?, count_refused(&tx, no)?);
             tx.commit()?;
             Ok(counts)
         })
         .await?;
     report.held = held;
-    report.rejected = rejected as u64;
-    report.waiting = waiting as u64;
+    // Beside those of which no more is known than their number.
+    report.rejected += rejected;
     Ok(())
 }
