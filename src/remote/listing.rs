@@ -50,6 +50,8 @@ pub(crate) struct ListedPack {
 pub(crate) struct Listed {
     pub(crate) name: ObjectName,
     pub(crate) size: u64,
+    /// A digest of the etag.
+    pub(crate) stamp: u64,
 }
 
 /// A file that was meant to be a change under a name that no change can have.
@@ -94,7 +96,7 @@ impl Listing {
                 match name {
                     ObjectName::Change(id) => self.changes.push(ListedChange { id, size, stamp: digest(etag) }),
                     ObjectName::Pack(id) => self.packs.push(ListedPack { id, size, stamp: digest(etag) }),
-                    name => self.others.push(Listed { name, size }),
+                    name => self.others.push(Listed { name, size, stamp: digest(etag) }),
                 }
             }
             ParsedName::Refused(name) => {

@@ -96,7 +96,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let meeting = meet(session, remote, &row, &listing, options).await?;
     clocks::check(session, remote, &row, &listing, &meeting).await?;
     redate_own(session, &mut report).await?;
-    report.notices.extend(definitions::pull(session, remote, &listing).await?);
+    pull_definitions(session, remote, &row, &listing, options, &mut report).await?;
     let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
     places::reconcile(session, &row, &listing).await?;
     merge_all(session, &row, &listing, &mut report).await?;
@@ -240,6 +240,21 @@ async fn redate_own(session: &Session, report: &mut SyncReport) -> Result<()> {
 
 pub(crate) fn drift_ms(drift: Duration) -> u64 {
     u64::try_from(drift.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Fetches the table definitions that are not known here, and remembers those that cannot be read.
+async fn pull_definitions(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    options: &SyncOptions,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let known = Arc::new(known_files(session, row, options.full).await?);
+    let found = definitions::pull(session, remote, listing, &known, definitions::MAX_AT_ONCE).await?;
+    report.notices.extend(found.notices);
+    pull::note_refused(session, row.no, &known, found.refused, report).await
 }
 
 /// Fetches what the log lacks; lists again where a listed file was gone.

@@ -11,7 +11,7 @@ use super::{RemoteRow, Session};
 use crate::changelog::{IdText, PackRow, Places, RefusedFile, contains, each_loose, list_packs, refused_file, refused_files};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock};
-use crate::remote::{ListedChange, ListedPack, Listing};
+use crate::remote::{Listed, ListedChange, ListedPack, Listing};
 use crate::wire::ObjectName;
 
 /// A file that turned out unreadable.
@@ -26,6 +26,11 @@ impl Refusal {
     pub(super) fn of_change(listed: ListedChange, reason: String) -> Self {
         let ListedChange { id, size, stamp } = listed;
         Self { name: ObjectName::Change(id).to_string(), size, stamp, reason }
+    }
+
+    pub(super) fn of_other(listed: Listed, reason: String) -> Self {
+        let Listed { name, size, stamp } = listed;
+        Self { name: name.to_string(), size, stamp, reason }
     }
 
     pub(super) fn of_pack(listed: ListedPack, reason: String) -> Self {
@@ -106,6 +111,18 @@ impl Known {
     /// What is remembered of a refused file.
     pub(super) fn refused_as(&self, conn: &Connection, name: ObjectName) -> Result<Option<RefusedFile>> {
         if self.any_refused { refused_file(conn, self.no, &name.to_string()) } else { Ok(None) }
+    }
+
+    /// Those of other objects that are to be asked for now.
+    pub(super) fn wanted(&self, conn: &Connection, listed: Vec<Listed>) -> Result<Vec<Listed>> {
+        let (mut wanted, mut retries) = (Vec::new(), 0);
+        for listed in listed {
+            let refused = self.refused_as(conn, listed.name)?;
+            if !self.is_settled(refused.as_ref(), listed.size, listed.stamp, &mut retries) {
+                wanted.push(listed);
+            }
+        }
+        Ok(wanted)
     }
 
     /// Who made a change that waits, if that was read.

@@ -356,6 +356,7 @@ fn still_there(listing: &Listing, name: &str) -> bool {
     match ParsedName::parse(name) {
         ParsedName::Known(ObjectName::Change(id)) => super::plan::is_listed(listing, id),
         ParsedName::Known(ObjectName::Pack(id)) => listing.packs.binary_search_by_key(&id, |listed| listed.id).is_ok(),
+        ParsedName::Known(other) => listing.others.binary_search_by_key(&other, |listed| listed.name).is_ok(),
         _ => listing.refused.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok(),
     }
 }
