@@ -6,8 +6,8 @@ use rusqlite::Connection;
 
 use crate::capture::count_journal;
 use crate::changelog::{
-    RemoteRow, Tracked, count_conflicts, count_held, count_pending, count_refused, is_encrypted, kept, list_held, list_remotes,
-    list_tracked, refused_files, waiting,
+    RemoteRow, Tracked, count_conflicts, count_held, count_pending, count_refused, is_encrypted, kept, list_held,
+    list_remotes, list_tracked, refused_files, waiting,
 };
 use crate::db::{Ident, Metadata, get_metadata, read_table};
 use crate::error::Result;

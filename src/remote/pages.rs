@@ -42,7 +42,9 @@ impl Endless {
     pub(super) fn advice(self, place: &str) -> String {
         match self {
             Self::Circle => format!("check what {place} is, and that it lists as such stores do, or choose another"),
-            Self::Names(_) | Self::Pages(_) => format!("somebody fills {place}: remove what does not belong there, or choose another path"),
+            Self::Names(_) | Self::Pages(_) => {
+                format!("somebody fills {place}: remove what does not belong there, or choose another path")
+            }
         }
     }
 

@@ -8,7 +8,9 @@ use rusqlite::Connection;
 
 use super::packs::{Incomplete, incomplete};
 use super::{RemoteRow, Session};
-use crate::changelog::{IdText, PackRow, Places, RefusedFile, contains, each_loose, list_packs, refused_file, refused_files};
+use crate::changelog::{
+    IdText, PackRow, Places, RefusedFile, contains, each_loose, list_packs, refused_file, refused_files,
+};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Listed, ListedChange, ListedPack, Listing};
@@ -132,7 +134,9 @@ impl Known {
 
     /// Whether a file that was refused as it is need not be asked for again yet, or has no turn in this sync.
     fn is_settled(&self, refused: Option<&RefusedFile>, size: u64, stamp: u64, retries: &mut usize) -> bool {
-        let Some(file) = refused.filter(|file| file.size == size && file.etag == stamp_text(stamp)) else { return false };
+        let Some(file) = refused.filter(|file| file.size == size && file.etag == stamp_text(stamp)) else {
+            return false;
+        };
         if self.ask_again {
             return false;
         }

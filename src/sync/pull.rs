@@ -11,7 +11,8 @@ use super::packs::Outcome as FromPacks;
 use super::plan::{Known, LoosePlan, Refusal, Waiting, stamp_text};
 use super::{RefusedFile, RemoteRow, Session, SyncReport};
 use crate::changelog::{
-    Log, NewChange, Places, forget_refused, pushed_seq, refused_file, refused_files, remember_refused, set_pushed, set_waiting,
+    Log, NewChange, Places, forget_refused, pushed_seq, refused_file, refused_files, remember_refused, set_pushed,
+    set_waiting,
 };
 use crate::db::{bind_ref, immediate};
 use crate::error::{Error, ErrorKind, Result};

@@ -160,7 +160,10 @@ pub fn warnings(report: &SyncReport) -> Vec<String> {
     });
     let untold = report.newly_rejected.len().saturating_sub(FILES_TOLD) as u64 + report.newly_rejected_more;
     let more = (untold > 0).then(|| {
-        format!("{} on the remote cannot be read either: see who else can write there", text::count(untold, "more file", "more files"))
+        format!(
+            "{} on the remote cannot be read either: see who else can write there",
+            text::count(untold, "more file", "more files")
+        )
     });
     oversize.chain(rejected).chain(more).collect()
 }
