@@ -149,7 +149,10 @@ fn of_many_bad_files_twenty_are_told_and_the_others_counted() {
     let ran = place.run(["--db", "notes.db", "sync"]).ended(3);
     assert_eq!(ran.stderr.lines().count(), 21, "{ran:#?}");
     assert!(ran.stderr.contains("junk-19") && !ran.stderr.contains("junk-20"), "{ran:#?}");
-    assert!(ran.stderr.contains("5 more files on the remote cannot be read either: see who else can write there"), "{ran:#?}");
+    assert!(
+        ran.stderr.contains("5 more files on the remote cannot be read either: see who else can write there"),
+        "{ran:#?}"
+    );
     let status = place.run(["--db", "notes.db", "status"]).ended(0).stdout;
     assert!(status.contains("junk-19") && !status.contains("junk-20"), "{status}");
     assert!(status.contains("5 more files that cannot be read"), "{status}");
