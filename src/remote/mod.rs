@@ -46,7 +46,7 @@ use sealed::Sealing;
 use store::Store;
 use traffic::Counters;
 
-pub(crate) use listing::{Listed, ListedChange, ListedPack, Listing, MAX_REFUSED_NAMES};
+pub(crate) use listing::{Listed, ListedChange, ListedPack, Listing, MAX_REFUSED_NAMES, RefusedName};
 pub use options::RemoteOptions;
 pub use traffic::Traffic;
 

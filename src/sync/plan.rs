@@ -140,6 +140,10 @@ impl Known {
         if self.ask_again {
             return false;
         }
+        if file.retry_ms == 0 {
+            // It is known that it may be readable now: a key came.
+            return false;
+        }
         let is_due = file.retry_ms <= self.now_ms;
         *retries += usize::from(is_due);
         !is_due || *retries > MAX_RETRIES
@@ -331,4 +335,26 @@ pub(super) fn is_there(listing: &Listing, places: &mut Places<'_>, id: ChangeId)
 /// Whether a loose file of a change was on the remote when it was listed.
 pub(super) fn is_listed(listing: &Listing, id: ChangeId) -> bool {
     listing.changes.binary_search_by_key(&id, |listed| listed.id).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_refused_files_have_a_turn_and_all_that_a_key_came_for() {
+        let known = Known::new(1, true, Vec::new(), 100, 0);
+        let settled = |retry_ms: u64, size: u64, retries: &mut usize| {
+            let (name, reason) = (String::new(), String::new());
+            let file = RefusedFile { name, size: 1, etag: stamp_text(2), reason, tries: 1, retry_ms };
+            known.is_settled(Some(&file), size, 2, retries)
+        };
+        let mut retries = 0;
+        assert!(settled(101, 1, &mut retries), "not due");
+        let asked = (0..MAX_RETRIES + 7).filter(|_| !settled(100, 1, &mut retries)).count();
+        assert_eq!(asked, MAX_RETRIES);
+        assert!(!settled(0, 1, &mut retries), "a key came for it");
+        assert!(!settled(100, 3, &mut retries), "another file under the same name");
+        assert!(!known.is_settled(None, 1, 2, &mut retries), "never refused");
+    }
 }

@@ -17,7 +17,7 @@ use crate::changelog::{
 use crate::db::{bind_ref, immediate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
-use crate::remote::{Fetched, ListedChange, Listing, MAX_REFUSED_NAMES, Remote};
+use crate::remote::{Fetched, ListedChange, Listing, MAX_REFUSED_NAMES, RefusedName, Remote};
 use crate::report::{Phase, RejectedFile};
 use crate::wire::{ObjectName, ParsedName, decode_change};
 
@@ -283,15 +283,9 @@ async fn record_names(
     known: &Known,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let (no, there) = (row.no, Arc::clone(listing));
-    let remembered = session.run(move |conn| forget_gone(conn, no, &there)).await?;
-    let by_name = listing.refused.iter().map(|refused| Refusal {
-        name: refused.name.clone(),
-        size: refused.size,
-        stamp: refused.stamp,
-        reason: "the name is not a canonical UUIDv7".to_owned(),
-    });
-    note_refused(session, row.no, known, by_name.collect(), report).await?;
+    let (no, there, any) = (row.no, Arc::clone(listing), known.any_refused);
+    let (remembered, new) = session.run(move |conn| compare_names(conn, no, &there, any)).await?;
+    note_refused(session, row.no, known, new, report).await?;
     report.rejected = listing.refused_more;
     if remembered < MAX_REFUSED_NAMES {
         // There was room for more names, and these were not among them.
@@ -300,7 +294,21 @@ async fn record_names(
     Ok(())
 }
 
-/// Forgets refused files that are gone. Returns how many were remembered that no change can have the name of.
+/// Forgets refused files that are gone. Returns how many were remembered that no change can have the name of, and those that were not.
+fn compare_names(conn: &mut Connection, no: i64, listing: &Listing, any: bool) -> Result<(usize, Vec<Refusal>)> {
+    let remembered = if any { forget_gone(conn, no, listing)? } else { 0 };
+    let mut new = Vec::new();
+    for RefusedName { name, size, stamp } in &listing.refused {
+        let known = refused_file(conn, no, name)?;
+        if known.is_none_or(|file| file.size != *size || file.etag != stamp_text(*stamp)) {
+            let reason = "the name is not a canonical UUIDv7".to_owned();
+            new.push(Refusal { name: name.clone(), size: *size, stamp: *stamp, reason });
+        }
+    }
+    Ok((remembered, new))
+}
+
+/// Forgets refused files that are gone. Returns how many there were that no change can have the name of.
 fn forget_gone(conn: &mut Connection, no: i64, listing: &Listing) -> Result<usize> {
     let tx = immediate(conn)?;
     let (mut after, mut odd) = (String::new(), 0);
