@@ -89,6 +89,8 @@ fn remember(conn: &Connection, table_no: u32, definition: &TableDefinition) -> R
 pub(super) struct Found {
     pub(super) notices: Vec<String>,
     pub(super) refused: Vec<Refusal>,
+    /// Those that could be read, and may have been refused before.
+    pub(super) read: Vec<ObjectName>,
 }
 
 /// Reads definitions of the remote that are not known here, so many at most, and lets the newest of each table count.
@@ -113,6 +115,7 @@ pub(super) async fn pull(
                 Ok(definition) if remote.schema_names(&definition.hash()).contains(&listed.name) => {
                     (room, bytes) = (room - read.len(), bytes + read.len());
                     fetched.push(definition);
+                    found.read.push(listed.name);
                 }
                 Ok(_) => found.refused.push(refuse("it does not have the content that its name says".to_owned())),
                 Err(bad) => found.refused.push(refuse(format!("it is no table definition: {bad}"))),
@@ -151,7 +154,10 @@ async fn lacking(
             let bytes: usize = here.iter().map(|definition| definition.body.len()).sum();
             let room = if here.len() < MAX_DEFINITIONS { MAX_KNOWN_BYTES.saturating_sub(bytes) } else { 0 };
             let here: HashSet<ObjectName> = here.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
-            let lacking = listed.into_iter().filter(|listed| !here.contains(&listed.name)).collect();
+            let (known_here, lacking): (Vec<Listed>, Vec<Listed>) =
+                listed.into_iter().partition(|listed| here.contains(&listed.name));
+            // What came another way is not asked for any more: nobody is to hear of it for ever.
+            known.forget(conn, known_here.iter().map(|listed| listed.name))?;
             Ok((known.wanted(conn, lacking)?, room))
         })
         .await

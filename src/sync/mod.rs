@@ -254,6 +254,8 @@ async fn pull_definitions(
     let known = Arc::new(known_files(session, row, options.full).await?);
     let found = definitions::pull(session, remote, listing, &known, definitions::MAX_AT_ONCE).await?;
     report.notices.extend(found.notices);
+    let readable = Arc::clone(&known);
+    session.run(move |conn| readable.forget(conn, found.read.into_iter())).await?;
     pull::note_refused(session, row.no, &known, found.refused, report).await
 }
 

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use super::packs::{Incomplete, incomplete};
 use super::{RemoteRow, Session};
 use crate::changelog::{
-    IdText, PackRow, Places, RefusedFile, contains, each_loose, list_packs, refused_file, refused_files,
+    IdText, PackRow, Places, RefusedFile, contains, each_loose, forget_refused, list_packs, refused_file, refused_files,
 };
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock};
@@ -113,6 +113,11 @@ impl Known {
     /// What is remembered of a refused file.
     pub(super) fn refused_as(&self, conn: &Connection, name: ObjectName) -> Result<Option<RefusedFile>> {
         if self.any_refused { refused_file(conn, self.no, &name.to_string()) } else { Ok(None) }
+    }
+
+    /// Forgets that files were refused, where any was.
+    pub(super) fn forget(&self, conn: &Connection, names: impl Iterator<Item = ObjectName>) -> Result<()> {
+        names.filter(|_| self.any_refused).try_for_each(|name| forget_refused(conn, self.no, &name.to_string()))
     }
 
     /// Those of other objects that are to be asked for now.
