@@ -22,9 +22,14 @@ pub fn work_in_place(yes: bool) {
     IN_PLACE.set(yes);
 }
 
+/// Whether work that blocks is done in place on this thread.
+pub(crate) fn is_in_place() -> bool {
+    IN_PLACE.get()
+}
+
 /// Does work that blocks; a panic in it is the caller's.
 pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    if IN_PLACE.get() {
+    if is_in_place() {
         return work();
     }
     match tokio::task::spawn_blocking(work).await {

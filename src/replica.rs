@@ -9,7 +9,7 @@ use rusqlite::Connection;
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
 use crate::changelog::{Log, doubt_remote};
 use crate::db::{
-    DatabaseKey, Metadata, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_damaged,
+    DatabaseKey, Metadata, Turns, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_damaged,
     open_database, open_replica, same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
@@ -253,16 +253,16 @@ impl Replica {
             accept_deletes: options.accept_deletes,
             ..Default::default()
         };
-        let tracked = self.session.run(move |conn| {
+        let tracked = self.session.run_in_turns(move |conn, turns| {
             let tables = crate::capture::parents_first(conn, tables)?;
-            seal(conn, &world)?;
+            seal(conn, &world, turns)?;
             let done: Result<Vec<TrackedNow>> = sealed(conn, &world, |log| {
                 let done = tables.iter().map(|table| track(log, &world, table, &options)).collect();
                 sync::define(log.conn)?;
                 done
             });
             let done = done?;
-            merge(conn, &world, &|_| ())?;
+            merge(conn, &world, turns, &|_| ())?;
             Ok(done)
         });
         Ok(tracked.await?.into_iter().map(report).collect())
@@ -298,16 +298,16 @@ impl Replica {
             dropped: options.dropped.clone(),
             accept_deletes: options.accept_deletes,
         };
-        let work = move |conn: &mut Connection| {
+        let work = move |conn: &mut Connection, turns: &mut Turns| {
             let now = sealed(conn, &world, |log| {
                 let now = alter_end(log, &world, &table, &end)?;
                 sync::define(log.conn)?;
                 Ok(now)
             })?;
-            merge(conn, &world, &|_| ())?;
+            merge(conn, &world, turns, &|_| ())?;
             Ok(now)
         };
-        self.session.run(work).await.map(report)
+        self.session.run_in_turns(work).await.map(report)
     }
 
     /// Stops the capture of tables; their rows and their history stay.
@@ -595,8 +595,8 @@ impl Replica {
     ) -> Result<T> {
         let world = self.session.world.clone();
         self.session
-            .run(move |conn| {
-                seal(conn, &world)?;
+            .run_in_turns(move |conn, turns| {
+                seal(conn, &world, turns)?;
                 work(conn)
             })
             .await

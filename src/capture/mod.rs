@@ -21,5 +21,5 @@ pub(crate) use record::raw_key;
 pub(crate) use recover::{
     Remains, are_references_right, follow_shapes, install_again, journal_width, recover, triggered, wrong_triggers,
 };
-pub(crate) use seal::{Notes, count_journal, seal, seal_within, take_notes};
+pub(crate) use seal::{Notes, count_journal, seal, seal_ahead, seal_within, take_notes};
 pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, reinstall, renew, track, untrack};

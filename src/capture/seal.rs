@@ -14,28 +14,42 @@ use crate::changelog::{
     Keyed, Log, References, Source, entity_of, freed_entity, give_up_local, local_of, move_local, read_source,
     unbind_local,
 };
-use crate::db::{Ident, bind_value, condition, immediate};
+use crate::db::{Ident, Turns, bind_value, condition, immediate};
 use crate::error::Result;
 use crate::model::Value;
 use crate::world::World;
 
 /// How many journal rows one transaction seals.
-const BATCH: usize = 20_000;
+const BATCH: usize = 5_000;
 
 /// Seals the whole journal, a bounded transaction at a time. Returns how many changes were made.
-pub(crate) fn seal(conn: &mut Connection, world: &World) -> Result<u64> {
+pub(crate) fn seal(conn: &mut Connection, world: &World, turns: &mut Turns) -> Result<u64> {
     let mut sealed = 0;
     loop {
-        let tx = immediate(conn)?;
-        let mut log = Log::new(&tx)?;
-        let batch = seal_batch(&mut log, world)?;
-        log.finish()?;
-        tx.commit()?;
+        let batch = turns.take(conn, |conn| seal_alone(conn, world))?;
         sealed += batch.changes;
         if batch.rows < BATCH {
             return Ok(sealed);
         }
     }
+}
+
+/// Seals as long as the journal holds more than a batch: before a transaction that seals the rest and goes on.
+pub(crate) fn seal_ahead(conn: &mut Connection, world: &World, turns: &mut Turns) -> Result<()> {
+    while conn.prepare_cached("SELECT 1 FROM ZV_JOURNAL LIMIT 1 OFFSET ?1")?.exists([BATCH as i64])? {
+        turns.take(conn, |conn| seal_alone(conn, world))?;
+    }
+    Ok(())
+}
+
+/// Seals a batch in a transaction of its own.
+fn seal_alone(conn: &mut Connection, world: &World) -> Result<Batch> {
+    let tx = immediate(conn)?;
+    let mut log = Log::new(&tx)?;
+    let batch = seal_batch(&mut log, world)?;
+    log.finish()?;
+    tx.commit()?;
+    Ok(batch)
 }
 
 /// Seals what the journal holds, within a transaction that goes on with something else.

@@ -11,6 +11,7 @@ mod quote;
 mod shape;
 mod structure;
 mod tokens;
+mod turns;
 mod value;
 
 pub(crate) use default::{constant_default, constant_expression};
@@ -26,4 +27,5 @@ pub(crate) use shape::{
 };
 pub(crate) use structure::{Lack, lacking, make_again};
 pub(crate) use tokens::{Token, Tokens};
+pub(crate) use turns::Turns;
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

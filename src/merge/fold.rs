@@ -18,7 +18,7 @@ pub(super) type Key = (u32, String);
 #[derive(Debug, Default)]
 pub(super) struct Touched {
     /// The columns that got a new winner, with its value.
-    columns: Vec<(u32, Value)>,
+    columns: BTreeMap<u32, Value>,
     /// The row is compared as a whole, as something else than a change of its own may have moved it.
     pub(super) whole: bool,
 }
@@ -26,20 +26,16 @@ pub(super) struct Touched {
 impl Touched {
     /// A row to be compared as a whole.
     pub(super) fn whole() -> Self {
-        Self { columns: Vec::new(), whole: true }
+        Self { columns: BTreeMap::new(), whole: true }
     }
 
     /// Takes the value of a column's new winner.
     pub(super) fn take(&mut self, column: u32) -> Option<Value> {
-        let at = self.columns.iter().position(|(no, _)| *no == column)?;
-        Some(self.columns.swap_remove(at).1)
+        self.columns.remove(&column)
     }
 
     fn set(&mut self, column: u32, value: Value) {
-        match self.columns.iter_mut().find(|(no, _)| *no == column) {
-            Some((_, held)) => *held = value,
-            None => self.columns.push((column, value)),
-        }
+        self.columns.insert(column, value);
     }
 }
 

@@ -13,9 +13,9 @@ mod trial;
 
 use rusqlite::{Connection, Transaction};
 
-use crate::capture::seal_within;
+use crate::capture::{seal_ahead, seal_within};
 use crate::changelog::{Log, any_waits, bind_local, entity_of, forget_freed, list_freed, list_restless, local_of};
-use crate::db::{Metadata, get_metadata, immediate, set_metadata};
+use crate::db::{Metadata, Turns, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::world::World;
@@ -26,8 +26,8 @@ use fold::{Folder, Key, Plan};
 use notes::set_triggers;
 use tables::Tables;
 
-/// What bounds a batch: changes, and the bytes of their values.
-const BATCH_CHANGES: usize = 12_000;
+/// What bounds a batch, and with it how long the write lock is held at a time: changes, and the bytes of their values.
+const BATCH_CHANGES: usize = 4_000;
 const BATCH_BYTES: usize = 16 << 20;
 
 /// What a merge did.
@@ -40,18 +40,19 @@ pub(crate) struct Merged {
 }
 
 /// Merges everything that waits. `progress` hears of the changes done, batch by batch.
-pub(crate) fn merge(conn: &mut Connection, world: &World, progress: &dyn Fn(u64)) -> Result<Merged> {
+pub(crate) fn merge(conn: &mut Connection, world: &World, turns: &mut Turns, progress: &dyn Fn(u64)) -> Result<Merged> {
     let quiet = Quiet::begin(conn)?;
-    let merged = merge_all(conn, world, progress);
+    let merged = merge_all(conn, world, turns, progress);
     quiet.end(conn)?;
     merged
 }
 
-fn merge_all(conn: &mut Connection, world: &World, progress: &dyn Fn(u64)) -> Result<Merged> {
+fn merge_all(conn: &mut Connection, world: &World, turns: &mut Turns, progress: &dyn Fn(u64)) -> Result<Merged> {
     let mut merged = Merged::default();
     let mut refused = Refused::new();
     loop {
-        match merge_batch(conn, world, &refused) {
+        seal_ahead(conn, world, turns)?;
+        match turns.take(conn, |conn| merge_batch(conn, world, &refused)) {
             Ok(batch) => {
                 merged.changes += batch.changes;
                 merged.conflicts += batch.conflicts;
@@ -217,7 +218,9 @@ impl Work {
             }
         }
         folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
-        self.touched.iter().chain(&self.restless).for_each(|key| folder.touch(key.clone()));
+        // Those nobody calls have their chance once a merge, after all that is new.
+        let restless = self.restless.iter().filter(|_| folded.last);
+        self.touched.iter().chain(restless).for_each(|key| folder.touch(key.clone()));
         Ok(folded)
     }
 }

@@ -1,5 +1,8 @@
 //! Registers: which write of a column counts. The one place that picks a winner; knows no values and no tables.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
 use super::ChangeId;
 
 /// Whether a write beats what a register holds: the greater id wins, and every id is one write.
@@ -23,24 +26,24 @@ pub(crate) const DELETED_COLUMN: u32 = 0;
 /// The registers of one entity: a pure function of the set of its changes, whatever their order, batching and repetition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Registers {
-    /// Sorted by column number.
-    columns: Vec<(u32, Register)>,
+    /// By column number. A map, as a stranger's changes may name any number of columns, in any order.
+    columns: BTreeMap<u32, Register>,
 }
 
 impl Registers {
     /// Folds one write in. Returns whether it won, and what the register held before.
     pub(crate) fn fold(&mut self, column: u32, write: Register) -> (bool, Option<Register>) {
-        match self.columns.binary_search_by_key(&column, |(c, _)| *c) {
-            Ok(at) => {
-                let held = self.columns[at].1;
+        match self.columns.entry(column) {
+            Entry::Occupied(mut entry) => {
+                let held = *entry.get();
                 let won = wins(write.id, Some(held.id));
                 if won {
-                    self.columns[at].1 = write;
+                    entry.insert(write);
                 }
                 (won, Some(held))
             }
-            Err(at) => {
-                self.columns.insert(at, (column, write));
+            Entry::Vacant(entry) => {
+                entry.insert(write);
                 (true, None)
             }
         }
@@ -48,24 +51,23 @@ impl Registers {
 
     /// Forgets the writes that `keep` refuses: for changes taken out of a log that nobody else has seen.
     pub(crate) fn retain(&mut self, keep: impl Fn(u32, Register) -> bool) {
-        self.columns.retain(|(column, register)| keep(*column, *register));
+        self.columns.retain(|column, register| keep(*column, *register));
     }
 
     /// Gives changes other ids, in an order that moves no winner.
     pub(crate) fn rename(&mut self, new_id: impl Fn(ChangeId) -> Option<ChangeId>) {
-        for (_, register) in &mut self.columns {
+        for register in self.columns.values_mut() {
             register.id = new_id(register.id).unwrap_or(register.id);
         }
     }
 
     pub(crate) fn get(&self, column: u32) -> Option<Register> {
-        let at = self.columns.binary_search_by_key(&column, |(c, _)| *c).ok()?;
-        Some(self.columns[at].1)
+        self.columns.get(&column).copied()
     }
 
     /// Every column that has a register, the reserved one among them, by number.
     pub(crate) fn iter(&self) -> impl Iterator<Item = (u32, Register)> + '_ {
-        self.columns.iter().copied()
+        self.columns.iter().map(|(column, register)| (*column, *register))
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -74,7 +76,7 @@ impl Registers {
 
     /// The greatest id of all writes.
     pub(crate) fn newest(&self) -> Option<ChangeId> {
-        self.columns.iter().map(|(_, register)| register.id).max()
+        self.columns.values().map(|register| register.id).max()
     }
 
     /// A row lives while its newest write is not a delete.
@@ -101,7 +103,7 @@ impl Registers {
 
     /// `None` if the bytes are not what [`encode`](Self::encode) writes.
     pub(crate) fn decode(mut bytes: &[u8]) -> Option<Self> {
-        let mut columns = Vec::new();
+        let mut columns = BTreeMap::new();
         while !bytes.is_empty() {
             let (id, rest) = bytes.split_first_chunk::<16>()?;
             let (flags, rest) = rest.split_first()?;
@@ -109,12 +111,12 @@ impl Registers {
                 Register { id: ChangeId::from_bytes(*id)?, own: flags & OWN != 0, deleted: flags & DELETED != 0 };
             bytes = rest;
             for _ in 0..take_varint(&mut bytes)? {
-                columns.push((take_varint(&mut bytes)?, register));
+                if columns.insert(take_varint(&mut bytes)?, register).is_some() {
+                    return None;
+                }
             }
         }
-        columns.sort_by_key(|(column, _)| *column);
-        let unique = columns.windows(2).all(|pair| pair[0].0 < pair[1].0);
-        unique.then_some(Self { columns })
+        Some(Self { columns })
     }
 }
 

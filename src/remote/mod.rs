@@ -216,6 +216,12 @@ impl Remote {
         matches!(self.place.backend, Backend::Folder(_))
     }
 
+    /// Whether reading failed for want of permission to read that one file, while the rest of the folder may be read.
+    pub(crate) fn keeps_back(&self, error: &Error) -> bool {
+        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
+        self.is_folder() && cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
         match &self.place.backend {

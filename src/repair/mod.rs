@@ -20,7 +20,7 @@ use rusqlite::Connection;
 
 use crate::capture::seal_within;
 use crate::changelog::Log;
-use crate::db::{immediate, lacking, make_again};
+use crate::db::{Turns, immediate, lacking, make_again};
 use crate::error::Result;
 use crate::merge::merge;
 use crate::report::{RepairReport, SyncReport};
@@ -33,7 +33,7 @@ pub(crate) fn repair(conn: &mut Connection, world: &World, progress: &dyn Fn(u64
     let mut before = verify_damaged(conn, world, progress)?;
     if before.problem_count == 0 {
         // What waits for a merge hides whether rows that are not shown are noted as they should be.
-        merge(conn, world, &|_| ())?;
+        merge(conn, world, &mut Turns::default(), &|_| ())?;
         before = verify_damaged(conn, world, progress)?;
     }
     if before.problem_count == 0 {
@@ -100,6 +100,6 @@ fn mend(conn: &mut Connection, world: &World, told: &mut Told) -> Result<()> {
     crate::sync::define(&tx)?;
     evidence.forget(&tx)?;
     tx.commit()?;
-    merge(conn, world, &|_| ())?;
+    merge(conn, world, &mut Turns::default(), &|_| ())?;
     rows::tell_of_notes(conn, told)
 }

@@ -126,9 +126,9 @@ async fn prepare(session: &Session, remote: &Remote, report: &mut SyncReport) ->
     let (url, world) = (remote.url().to_owned(), session.world.clone());
     let progress = session.reporter(Phase::Seal);
     let (row, notices) = session
-        .run(move |conn| {
+        .run_in_turns(move |conn, turns| {
             progress(0, None);
-            seal(conn, &world)?;
+            seal(conn, &world, turns)?;
             let tx = immediate(conn)?;
             let mut log = Log::new(&tx)?;
             seal_within(&mut log, &world)?;
@@ -302,14 +302,14 @@ async fn merge_all(session: &Session, row: &RemoteRow, listing: &Arc<Listing>, r
     let (world, listing, no) = (session.world.clone(), Arc::clone(listing), row.no);
     let progress = session.reporter(Phase::Merge);
     let merged = session
-        .run(move |conn| {
+        .run_in_turns(move |conn, turns| {
             let tx = immediate(conn)?;
             let mut places = Places::new(&tx, no)?;
             retire_backfills(&tx, &world, &mut |id| plan::is_there(&listing, &mut places, id))?;
             drop(places);
             tx.commit()?;
             progress(0, None);
-            merge(conn, &world, &|done| progress(done, None))
+            merge(conn, &world, turns, &|done| progress(done, None))
         })
         .await?;
     report.merged = merged.changes;

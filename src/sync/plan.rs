@@ -39,7 +39,15 @@ impl Refusal {
         let ListedPack { id, size, stamp } = listed;
         Self { name: ObjectName::Pack(id).to_string(), size, stamp, reason }
     }
+
+    /// One that this user may not read. Its bytes may be in order: it is remembered under another stamp than it has, so that
+    /// every sync asks for it again.
+    pub(super) fn kept_back(self) -> Self {
+        Self { stamp: !self.stamp, reason: KEPT_BACK.to_owned(), ..self }
+    }
 }
+
+const KEPT_BACK: &str = "this user may not read it; check its permissions";
 
 /// So many files that were refused before are asked for again in one sync; the others have their turn in the next ones.
 const MAX_RETRIES: usize = 1_000;

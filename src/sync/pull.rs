@@ -39,6 +39,7 @@ const NAMES_AT_ONCE: usize = 1_000;
 enum Arrived {
     Change(Box<Change>),
     Refused(ListedChange, String),
+    KeptBack(ListedChange),
     Gone,
 }
 
@@ -152,7 +153,11 @@ async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<
         return Ok(Arrived::Refused(listed, format!("larger than the limit of {limit} bytes")));
     }
     let bound = listed.size.saturating_add(SLACK).min(limit);
-    Ok(match remote.get(&ObjectName::Change(listed.id), bound).await? {
+    let fetched = match remote.get(&ObjectName::Change(listed.id), bound).await {
+        Err(error) if remote.keeps_back(&error) => return Ok(Arrived::KeptBack(listed)),
+        fetched => fetched?,
+    };
+    Ok(match fetched {
         Fetched::Gone => Arrived::Gone,
         Fetched::TooLarge => Arrived::Refused(listed, "larger than the remote's listing says".to_owned()),
         Fetched::Unopened(bad) => Arrived::Refused(listed, bad.to_string()),
@@ -176,6 +181,9 @@ async fn append(
         match arrived {
             Arrived::Change(change) => changes.push(*change),
             Arrived::Refused(listed, reason) => outcome.refused.push(Refusal::of_change(listed, reason)),
+            Arrived::KeptBack(listed) => {
+                outcome.refused.push(Refusal::of_change(listed, String::new()).kept_back());
+            }
             Arrived::Gone => outcome.vanished = true,
         }
     }
@@ -183,7 +191,7 @@ async fn append(
         return Ok(0);
     }
     session
-        .run(move |conn| {
+        .take_turn(move |conn| {
             let loose: Vec<ChangeId> = changes.iter().map(|change| change.id).collect();
             let added = append_pulled(conn, remote, &changes, &loose)?;
             for id in loose.iter().filter(|_| any_refused) {

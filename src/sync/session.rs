@@ -10,6 +10,7 @@ use rusqlite::Connection;
 use super::drift_ms;
 use super::pull::AbortOnDrop;
 use crate::blocking::blocking;
+use crate::db::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Remote, Traffic};
@@ -55,6 +56,7 @@ pub(crate) type OnProgress = Arc<dyn Fn(Progress) + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Session {
     conn: Arc<Mutex<Connection>>,
+    turns: Arc<Mutex<Turns>>,
     pub(crate) world: World,
     pub(crate) settings: Settings,
     pub(crate) on_progress: Option<OnProgress>,
@@ -69,6 +71,7 @@ impl Session {
         let settings = Settings::default();
         Self {
             conn: Arc::new(Mutex::new(conn)),
+            turns: Arc::default(),
             world: settings.world.clone(),
             settings,
             on_progress: None,
@@ -98,6 +101,23 @@ impl Session {
     ) -> Result<T> {
         let session = self.clone();
         blocking(move || work(&mut session.lock())).await
+    }
+
+    /// Runs SQLite work that takes many transactions, and lets other programs have their turn in between.
+    pub(crate) async fn run_in_turns<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection, &mut Turns) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let turns = Arc::clone(&self.turns);
+        self.run(move |conn| work(conn, &mut turns.lock().unwrap_or_else(PoisonError::into_inner))).await
+    }
+
+    /// Runs one of many transactions.
+    pub(crate) async fn take_turn<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        self.run_in_turns(|conn, turns| turns.take(conn, work)).await
     }
 
     /// A function that reports how much of a phase is done.

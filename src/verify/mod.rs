@@ -17,6 +17,7 @@ mod visible;
 use rusqlite::Connection;
 
 use crate::capture::seal;
+use crate::db::Turns;
 use crate::error::{Error, ErrorKind, Result};
 use crate::report::VerifyReport;
 use crate::world::World;
@@ -35,7 +36,7 @@ pub(crate) fn verify_damaged(conn: &mut Connection, world: &World, progress: &dy
         // What waits is only recorded by what is sound: a row whose integer is lost would be taken for another.
         let waits: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_JOURNAL)", [], |row| row.get(0))?;
         if waits && problems.is_empty() && report.problem_count == 0 {
-            match seal(conn, world) {
+            match seal(conn, world, &mut Turns::default()) {
                 Ok(_) => report = checked(conn, &mut problems, progress)?,
                 Err(error) if is_damage(&error) => {
                     problems.add(format_args!("what waits in the journal cannot be recorded: {error}"));

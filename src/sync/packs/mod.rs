@@ -53,6 +53,7 @@ enum Told {
     /// All that was wanted of it was told; some records may have been refused.
     Done(ListedPack, Vec<(ChangeId, BadFile)>),
     Refused(ListedPack, BadPack),
+    KeptBack(ListedPack),
     Gone,
 }
 
@@ -105,7 +106,7 @@ pub(super) async fn pull(
             }
             Told::Changes(changes) => {
                 let no = ground.no;
-                report.pulled += session.run(move |conn| append_pulled(conn, no, &changes, &[])).await?;
+                report.pulled += session.take_turn(move |conn| append_pulled(conn, no, &changes, &[])).await?;
                 progress(report.pulled, Some(total.max(report.pulled)));
             }
             Told::Waiting(waiting) => waiting.into_iter().for_each(|(id, author)| outcome.waiting.add(id, || author)),
@@ -119,6 +120,10 @@ pub(super) async fn pull(
             }
             Told::Refused(pack, bad) => {
                 let refused = Refusal::of_pack(pack, bad.to_string());
+                note_refused(session, ground.no, known, vec![refused], report).await?;
+            }
+            Told::KeptBack(pack) => {
+                let refused = Refusal::of_pack(pack, String::new()).kept_back();
                 note_refused(session, ground.no, known, vec![refused], report).await?;
             }
             Told::Gone => outcome.vanished = true,
@@ -150,6 +155,7 @@ async fn read_all(
             Ok(None) => return Ok(()),
             Err(Unread::Gone) => Told::Gone,
             Err(Unread::Bad(bad)) => Told::Refused(pack, bad),
+            Err(Unread::Failed(error)) if remote.keeps_back(&error) => Told::KeptBack(pack),
             Err(Unread::Failed(error)) => return Err(error),
         };
         started.extend(to_start.next().map(start));

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::verify;
 use crate::capture::{TrackOptions, seal, track, untrack};
 use crate::changelog::{Log, Names, NewChange, hold};
-use crate::db::{Metadata, bind_value, create_replica, immediate, set_metadata};
+use crate::db::{Metadata, Turns, bind_value, create_replica, immediate, set_metadata};
 use crate::model::{ChangeId, Clock, DELETED_COLUMN, Register, Value};
 use crate::world::World;
 
@@ -49,7 +49,7 @@ impl Replica {
     /// Writes as a program does, sealed.
     fn write(&mut self, sql: &str) {
         self.conn.execute_batch(sql).unwrap();
-        seal(&mut self.conn, &self.world).unwrap();
+        seal(&mut self.conn, &self.world, &mut Turns::default()).unwrap();
     }
 
     /// Damages the replica, past its capture; `{links}` stands for that table's number.

@@ -123,7 +123,7 @@ fn rows_that_are_not_sealed_or_wait_to_be_shown_are_passed_over() {
         )
         .unwrap();
     r.assert_problems(&[]);
-    seal(&mut r.conn, &r.world).unwrap();
+    seal(&mut r.conn, &r.world, &mut Turns::default()).unwrap();
     r.assert_problems(&[]);
     r.damage("DELETE FROM notes WHERE id = 'far'; INSERT INTO ZV_TOUCHED VALUES (1, 'far')");
     r.assert_problems(&[]);
