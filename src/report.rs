@@ -20,8 +20,10 @@ pub struct SyncReport {
     pub conflicts: u64,
     /// Unreadable files now on the remote.
     pub rejected: u64,
-    /// Those of them that this sync found, or found changed.
+    /// Those of them that this sync found, or found changed: the first thousand.
     pub newly_rejected: Vec<RejectedFile>,
+    /// How many more of those there are.
+    pub newly_rejected_more: u64,
     /// Changes on the remote whose time, by this machine's clock, is still to come.
     pub waiting: u64,
     /// Own changes too large for the remote: they stay in the log, and the sync counts as failed.
@@ -42,6 +44,20 @@ pub struct SyncReport {
     pub bytes_out: u64,
     /// How long it took, in milliseconds.
     pub elapsed_ms: u64,
+}
+
+/// So many refused files are told by name.
+pub(crate) const MAX_REJECTED: usize = 1_000;
+
+impl SyncReport {
+    /// Tells of a file that was refused: by name, as long as there is room.
+    pub(crate) fn tell_rejected(&mut self, file: RejectedFile) {
+        if self.newly_rejected.len() < MAX_REJECTED {
+            self.newly_rejected.push(file);
+        } else {
+            self.newly_rejected_more += 1;
+        }
+    }
 }
 
 /// What lies on a remote.
@@ -234,8 +250,10 @@ pub struct RemoteStatus {
     pub layout: String,
     /// Whether what lies there is encrypted.
     pub encrypted: bool,
-    /// Files there that cannot be read.
+    /// Files there that cannot be read: the first thousand.
     pub rejected: Vec<RejectedFile>,
+    /// How many more of those are remembered. A sync counts them all.
+    pub rejected_more: u64,
     /// Changes there whose time is still to come, by author.
     pub waiting: Vec<WaitingChanges>,
 }

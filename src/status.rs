@@ -1,17 +1,22 @@
 //! The replica at a glance: counts and sentences. Reads only, so that it also answers where nothing may be written.
 
+use std::collections::HashMap;
+
 use rusqlite::Connection;
 
 use crate::capture::count_journal;
 use crate::changelog::{
-    RemoteRow, Tracked, count_conflicts, count_held, count_pending, is_encrypted, kept, list_held, list_remotes,
-    list_tracked, refused_files, waiting,
+    RemoteRow, Tracked, count_conflicts, count_held, count_pending, count_refused, is_encrypted, kept, list_held,
+    list_remotes, list_tracked, refused_files, waiting,
 };
 use crate::db::{Ident, Metadata, get_metadata, read_table};
 use crate::error::Result;
 use crate::model::{ChangeId, Clock};
-use crate::report::{RejectedFile, RemoteStatus, Status, TableStatus, WaitingChanges};
+use crate::report::{MAX_REJECTED, RejectedFile, RemoteStatus, Status, TableStatus, WaitingChanges};
 use crate::sync::{Settings, differences, drift_ms, oversize};
+
+/// Of so many authors whose changes wait on a remote there is a sentence each.
+const MAX_AUTHORS: usize = 20;
 
 /// The replica at a glance.
 pub(crate) fn status(conn: &Connection, now_ms: u64, settings: &Settings) -> Result<Status> {
@@ -73,7 +78,8 @@ fn remote(conn: &Connection, row: RemoteRow, journal: u64, now_ms: u64) -> Resul
     let sql = "SELECT count(*) FROM ZV_SEQUENCE WHERE seq > ?1";
     let behind: u64 = conn.query_row(sql, [row.pushed_seq], |row| row.get(0))?;
     let kept = kept(conn)?.iter().filter(|kept| kept.seq <= row.pushed_seq).count() as u64;
-    let rejected = refused_files(conn, row.no)?;
+    let rejected = refused_files(conn, row.no, "", MAX_REJECTED)?;
+    let rejected_more = count_refused(conn, row.no)?.saturating_sub(rejected.len() as u64);
     Ok(RemoteStatus {
         url: row.url,
         to_push: behind + journal + kept,
@@ -84,20 +90,24 @@ fn remote(conn: &Connection, row: RemoteRow, journal: u64, now_ms: u64) -> Resul
             .into_iter()
             .map(|file| RejectedFile { name: file.name, bytes: file.size, reason: file.reason })
             .collect(),
+        rejected_more,
         waiting: by_author(waiting(conn, row.no)?, now_ms),
     })
 }
 
 fn by_author(waiting: Vec<(ChangeId, String)>, now_ms: u64) -> Vec<WaitingChanges> {
     let mut authors: Vec<WaitingChanges> = Vec::new();
+    // Somebody may have made up an author for each change.
+    let mut places: HashMap<String, usize> = HashMap::new();
     for (id, author) in waiting {
         let ahead_ms = id.millis().saturating_sub(now_ms);
-        match authors.iter_mut().find(|known| known.author == author) {
-            Some(known) => {
-                known.changes += 1;
-                known.ahead_ms = known.ahead_ms.max(ahead_ms);
-            }
-            None => authors.push(WaitingChanges { author, changes: 1, ahead_ms }),
+        let at = *places.entry(author).or_insert_with_key(|author| {
+            authors.push(WaitingChanges { author: author.clone(), changes: 0, ahead_ms });
+            authors.len() - 1
+        });
+        if let Some(known) = authors.get_mut(at) {
+            known.changes += 1;
+            known.ahead_ms = known.ahead_ms.max(ahead_ms);
         }
     }
     authors
@@ -122,7 +132,9 @@ fn clocks(conn: &Connection, now_ms: u64, settings: &Settings) -> Result<Vec<Str
         ));
     }
     for remote in list_remotes(conn)? {
-        for waiting in by_author(waiting(conn, remote.no)?, now_ms) {
+        let authors = by_author(waiting(conn, remote.no)?, now_ms);
+        let more = authors.len().saturating_sub(MAX_AUTHORS);
+        for waiting in authors.into_iter().take(MAX_AUTHORS) {
             let who = if waiting.author.is_empty() { "an unknown author" } else { &waiting.author };
             sentences.push(format!(
                 "{} changes of {who} on {} are up to {} ahead of this machine's clock and wait for their time",
@@ -130,6 +142,9 @@ fn clocks(conn: &Connection, now_ms: u64, settings: &Settings) -> Result<Vec<Str
                 remote.url,
                 span(waiting.ahead_ms)
             ));
+        }
+        if more > 0 {
+            sentences.push(format!("changes of {more} more authors on {} wait for their time", remote.url));
         }
     }
     Ok(sentences)

@@ -1,6 +1,6 @@
 //! What is remembered of remotes: how far the log was pushed, identities, refused files, waiting changes, definitions.
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::conflicts::id_from;
 use crate::error::Result;
@@ -107,21 +107,37 @@ pub(crate) struct RefusedFile {
     pub(crate) retry_ms: u64,
 }
 
-/// The refused files of a remote, by name.
-pub(crate) fn refused_files(conn: &Connection, remote: i64) -> Result<Vec<RefusedFile>> {
-    let sql = "SELECT name, size, etag, reason, tries, retry_ms FROM ZV_REFUSED WHERE remote_no = ?1 ORDER BY name";
+fn refused(row: &Row<'_>) -> rusqlite::Result<RefusedFile> {
+    Ok(RefusedFile {
+        name: row.get(0)?,
+        size: row.get(1)?,
+        etag: row.get(2)?,
+        reason: row.get(3)?,
+        tries: row.get(4)?,
+        retry_ms: row.get(5)?,
+    })
+}
+
+/// The refused files of a remote whose names come after one, by name, so many at most: there may be as many as a listing has names.
+pub(crate) fn refused_files(conn: &Connection, remote: i64, after: &str, limit: usize) -> Result<Vec<RefusedFile>> {
+    let sql = "SELECT name, size, etag, reason, tries, retry_ms FROM ZV_REFUSED \
+               WHERE remote_no = ?1 AND name > ?2 ORDER BY name LIMIT ?3";
     let mut statement = conn.prepare_cached(sql)?;
-    let rows = statement.query_map([remote], |row| {
-        Ok(RefusedFile {
-            name: row.get(0)?,
-            size: row.get(1)?,
-            etag: row.get(2)?,
-            reason: row.get(3)?,
-            tries: row.get(4)?,
-            retry_ms: row.get(5)?,
-        })
-    })?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map((remote, after, limit), refused)?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// What is remembered of one refused file.
+pub(crate) fn refused_file(conn: &Connection, remote: i64, name: &str) -> Result<Option<RefusedFile>> {
+    let sql = "SELECT name, size, etag, reason, tries, retry_ms FROM ZV_REFUSED WHERE remote_no = ?1 AND name = ?2";
+    Ok(conn.prepare_cached(sql)?.query_row((remote, name), refused).optional()?)
+}
+
+/// How many files of a remote are refused.
+pub(crate) fn count_refused(conn: &Connection, remote: i64) -> Result<u64> {
+    let sql = "SELECT count(*) FROM ZV_REFUSED WHERE remote_no = ?1";
+    Ok(conn.prepare_cached(sql)?.query_row([remote], |row| row.get(0))?)
 }
 
 /// Records a refused file, or what is new of it.
@@ -166,6 +182,8 @@ pub(crate) fn waiting(conn: &Connection, remote: i64) -> Result<Vec<(ChangeId, S
 }
 
 /// Replaces the list of a remote's waiting changes.
+///
+/// What the caller leaves out of it waits all the same: it is found again in the next listing.
 pub(crate) fn set_waiting(conn: &Connection, remote: i64, changes: &[(ChangeId, String)]) -> Result<()> {
     conn.prepare_cached("DELETE FROM ZV_WAITING WHERE remote_no = ?1")?.execute([remote])?;
     let sql = "INSERT OR REPLACE INTO ZV_WAITING (remote_no, change_id, author_id) VALUES (?1, ?2, ?3)";
@@ -236,7 +254,7 @@ pub(crate) fn newest_definition(conn: &Connection, table_no: u32) -> Result<Opti
     Ok(conn.prepare_cached(sql)?.query_row([table_no], definition).optional()?)
 }
 
-fn definition(row: &rusqlite::Row<'_>) -> rusqlite::Result<Definition> {
+fn definition(row: &Row<'_>) -> rusqlite::Result<Definition> {
     Ok(Definition { hash: row.get(0)?, table_no: row.get(1)?, version: row.get(2)?, body: row.get(3)? })
 }
 

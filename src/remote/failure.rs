@@ -6,6 +6,7 @@ use std::fmt;
 
 use object_store::client::{HttpError, HttpErrorKind};
 
+use super::pages::Endless;
 use super::xml;
 use crate::error::{Error, ErrorKind};
 
@@ -38,6 +39,7 @@ enum Cause {
     Silent,
     Status(u16, String),
     Redirect,
+    Endless(Endless),
     Other,
 }
 
@@ -64,6 +66,7 @@ impl Speaker {
             Cause::Silent => format!("{server} does not answer in time; check the network, or try again later"),
             Cause::Redirect => format!("{bucket} is in another region; set AWS_REGION to it"),
             Cause::Status(status, code) => return self.advice_on_status(*status, code),
+            Cause::Endless(endless) => format!("{endless}; {}", endless.advice(server)),
             Cause::Other => return (ErrorKind::Remote, None),
         };
         (ErrorKind::Remote, Some(advice))
@@ -127,6 +130,9 @@ fn causes<'a>(error: &'a (dyn StdError + 'static)) -> impl Iterator<Item = &'a (
 
 /// A listing's error has no kind of its own and no typed status: both stand in its text alone.
 fn cause_of(error: &object_store::Error, text: &str) -> Cause {
+    if let Some(endless) = causes(error).find_map(|e| e.downcast_ref::<Endless>()) {
+        return Cause::Endless(*endless);
+    }
     if let Some(http) = causes(error).find_map(|e| e.downcast_ref::<HttpError>()) {
         return match http.kind() {
             HttpErrorKind::Connect => Cause::Unreachable,

@@ -17,6 +17,7 @@ use url::Url;
 
 use super::Fetched;
 use super::listing::{Listing, Properties};
+use super::pages::{Endless, Names};
 use super::traffic::{Counters, Request};
 use crate::blocking::blocking;
 use crate::error::{Error, ErrorKind, Result};
@@ -53,10 +54,10 @@ impl Folder {
         Ok(url.into())
     }
 
-    pub(super) async fn list(&self) -> Result<Listing> {
+    pub(super) async fn list(&self, max_names: u64) -> Result<Listing> {
         self.counters.request(Request::List);
         let root = self.root.clone();
-        blocking(move || walk(&root)).await
+        blocking(move || walk(&root, Names::at_most(max_names))).await
     }
 
     pub(super) async fn get(&self, name: &ObjectName, limit: u64) -> Result<Fetched> {
@@ -138,21 +139,22 @@ impl Folder {
 }
 
 /// Lists our own folders and looks into no other.
-fn walk(root: &Path) -> Result<Listing> {
+fn walk(root: &Path, mut names: Names) -> Result<Listing> {
     let mut listing = Listing::default();
     for entry in fs::read_dir(root).map_err(|e| cannot("list", root, e))? {
         let entry = entry.map_err(|e| cannot("list", root, e))?;
+        names.count().map_err(|e| endless(root, e))?;
         if !ObjectName::FOLDERS.iter().any(|folder| entry.file_name() == *folder) {
             listing.strangers += 1;
         }
     }
     for folder in ObjectName::FOLDERS {
-        walk_folder(&root.join(folder), folder, &mut listing)?;
+        walk_folder(&root.join(folder), folder, &mut listing, &mut names)?;
     }
     Ok(listing.sorted())
 }
 
-fn walk_folder(path: &Path, folder: &str, listing: &mut Listing) -> Result<()> {
+fn walk_folder(path: &Path, folder: &str, listing: &mut Listing, names: &mut Names) -> Result<()> {
     let entries = match fs::read_dir(path) {
         Ok(entries) => entries,
         Err(e) if is_absent(path, &e) => return Ok(()),
@@ -160,6 +162,7 @@ fn walk_folder(path: &Path, folder: &str, listing: &mut Listing) -> Result<()> {
     };
     for entry in entries {
         let entry = entry.map_err(|e| cannot("list", path, e))?;
+        names.count().map_err(|e| endless(path, e))?;
         let name = entry.file_name();
         let name = name.to_str().map_or(ParsedName::Stranger, |name| ParsedName::parse(&format!("{folder}/{name}")));
         if name == ParsedName::Stranger {
@@ -171,6 +174,11 @@ fn walk_folder(path: &Path, folder: &str, listing: &mut Listing) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn endless(path: &Path, endless: Endless) -> Error {
+    let message = format!("cannot list {}: {endless}; {}", path.display(), endless.advice("the folder"));
+    Error::new(ErrorKind::Remote, message)
 }
 
 /// The properties of a regular file, or of one that a link leads to. Nothing for what only bears such a name: a folder, a pipe,

@@ -5,6 +5,9 @@ use sha2::{Digest, Sha256};
 use crate::model::ChangeId;
 use crate::wire::{ObjectName, ParsedName};
 
+/// So many names that no change can have are kept; of more, how many there are.
+pub(crate) const MAX_REFUSED_NAMES: usize = 1_000;
+
 /// Everything below a remote's base path at about one time. A million changes take 32 MB, so each is kept small.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Listing {
@@ -14,8 +17,10 @@ pub(crate) struct Listing {
     pub(crate) packs: Vec<ListedPack>,
     /// This program's other objects, sorted by name.
     pub(crate) others: Vec<Listed>,
-    /// Files that were meant to be changes and cannot be by their name, sorted by name.
+    /// Files that were meant to be changes and cannot be by their name, sorted by name: the first of them.
     pub(crate) refused: Vec<RefusedName>,
+    /// How many more of these there are.
+    pub(crate) refused_more: u64,
     /// How many other things were met; no listing is complete in them.
     pub(crate) strangers: usize,
     /// When the newest of our objects was written, by the store's clock, in milliseconds since the Unix epoch.
@@ -45,6 +50,8 @@ pub(crate) struct ListedPack {
 pub(crate) struct Listed {
     pub(crate) name: ObjectName,
     pub(crate) size: u64,
+    /// A digest of the etag.
+    pub(crate) stamp: u64,
 }
 
 /// A file that was meant to be a change under a name that no change can have.
@@ -89,12 +96,15 @@ impl Listing {
                 match name {
                     ObjectName::Change(id) => self.changes.push(ListedChange { id, size, stamp: digest(etag) }),
                     ObjectName::Pack(id) => self.packs.push(ListedPack { id, size, stamp: digest(etag) }),
-                    name => self.others.push(Listed { name, size }),
+                    name => self.others.push(Listed { name, size, stamp: digest(etag) }),
                 }
             }
             ParsedName::Refused(name) => {
                 let Properties { size, etag, .. } = properties();
                 self.refused.push(RefusedName { name, size, stamp: digest(etag) });
+                if self.refused.len() >= 2 * MAX_REFUSED_NAMES {
+                    self.keep_first_refused();
+                }
             }
             ParsedName::Stranger => self.strangers += 1,
         }
@@ -115,8 +125,15 @@ impl Listing {
         self.changes.sort_unstable_by_key(|listed| listed.id);
         self.packs.sort_unstable_by_key(|listed| listed.id);
         self.others.sort_unstable_by_key(|listed| listed.name);
-        self.refused.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.keep_first_refused();
         self
+    }
+
+    /// The first by name, so that the same ones are kept whatever order they come in.
+    fn keep_first_refused(&mut self) {
+        self.refused.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        self.refused_more += self.refused.len().saturating_sub(MAX_REFUSED_NAMES) as u64;
+        self.refused.truncate(MAX_REFUSED_NAMES);
     }
 }
 

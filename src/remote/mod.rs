@@ -12,6 +12,7 @@ mod listing;
 mod location;
 mod memory;
 mod options;
+mod pages;
 mod s3;
 mod sealed;
 mod store;
@@ -40,11 +41,12 @@ use crate::wire::ObjectName;
 use failure::Speaker;
 use folder::Folder;
 use location::{Bucket, Location};
+use pages::Pager;
 use sealed::Sealing;
 use store::Store;
 use traffic::Counters;
 
-pub(crate) use listing::{ListedChange, ListedPack, Listing};
+pub(crate) use listing::{Listed, ListedChange, ListedPack, Listing, MAX_REFUSED_NAMES, RefusedName};
 pub use options::RemoteOptions;
 pub use traffic::Traffic;
 
@@ -59,6 +61,7 @@ pub use traffic::Traffic;
 pub struct Remote {
     place: Arc<Place>,
     sealing: Sealing,
+    max_names: u64,
 }
 
 /// Where a remote is, and how to get there.
@@ -156,12 +159,15 @@ impl Remote {
     fn in_bucket(bucket: &Bucket, options: &RemoteOptions, counters: Arc<Counters>) -> Result<Self> {
         let client = s3::build(bucket, options, Arc::clone(&counters))?;
         let speaker = s3::speaker(bucket, options);
-        let store = Store::new(Arc::new(client), bucket.base.clone(), speaker, Arc::clone(&counters)).counted_below();
+        let client = Arc::new(client);
+        let store = Store::new(client.clone(), bucket.base.clone(), speaker, Arc::clone(&counters));
+        let store = store.in_pages(Pager::new(client));
         Ok(Self::new(bucket.url(), Backend::Store(store), counters, true))
     }
 
     fn new(url: String, backend: Backend, counters: Arc<Counters>, has_own_clock: bool) -> Self {
-        Self { place: Arc::new(Place { url, backend, counters, has_own_clock }), sealing: Sealing::default() }
+        let place = Arc::new(Place { url, backend, counters, has_own_clock });
+        Self { place, sealing: Sealing::default(), max_names: pages::MAX_NAMES }
     }
 
     /// The same remote, encrypted: with the secret that opens its keys. A remote that turns out not to be encrypted is refused
@@ -169,6 +175,14 @@ impl Remote {
     #[must_use]
     pub fn with_secret(mut self, secret: Secret) -> Self {
         self.sealing = Sealing::with(secret);
+        self
+    }
+
+    /// How many names there may be below the base path (10 million unless set): a listing that goes on beyond is an error, so that
+    /// a store, or somebody who fills it, cannot hold a sync for ever.
+    #[must_use]
+    pub fn with_max_names(mut self, names: u64) -> Self {
+        self.max_names = names;
         self
     }
 
@@ -211,8 +225,8 @@ impl Remote {
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.
     pub(crate) async fn list(&self) -> Result<Listing> {
         match &self.place.backend {
-            Backend::Folder(folder) => folder.list().await,
-            Backend::Store(store) => store.list(self.url()).await,
+            Backend::Folder(folder) => folder.list(self.max_names).await,
+            Backend::Store(store) => store.list(self.url(), self.max_names).await,
         }
     }
 

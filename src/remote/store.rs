@@ -12,6 +12,7 @@ use object_store::{GetOptions, GetRange, GetResult, ObjectMeta, ObjectStore, Obj
 use super::Fetched;
 use super::failure::{Speaker, is_bucket_missing};
 use super::listing::{Listing, Properties};
+use super::pages::{Endless, Names, Pager};
 use super::traffic::{Counters, Request};
 use crate::error::{Error, Result};
 use crate::wire::{ObjectName, ParsedName};
@@ -26,28 +27,28 @@ pub(super) struct Store {
     base: Path,
     speaker: Speaker,
     counters: Arc<Counters>,
-    /// Whether requests are counted here, as calls; where there is HTTP below, they are counted there, as sent.
-    counts_calls: bool,
+    /// Where there is HTTP below: how to list page by page. Requests are counted there then, as sent, and otherwise here, as calls.
+    pager: Option<Pager>,
     /// Whether an earlier listing met a crowd of strangers: the next one does not wade through it again.
     crowded: AtomicBool,
 }
 
 impl Store {
     pub(super) fn new(store: Arc<dyn ObjectStore>, base: Path, speaker: Speaker, counters: Arc<Counters>) -> Self {
-        Self { store, base, speaker, counters, counts_calls: true, crowded: AtomicBool::new(false) }
+        Self { store, base, speaker, counters, pager: None, crowded: AtomicBool::new(false) }
     }
 
-    /// Leaves the counting of requests to a layer below.
-    pub(super) fn counted_below(mut self) -> Self {
-        self.counts_calls = false;
+    /// Lists page by page, and leaves the counting of requests to the layer below.
+    pub(super) fn in_pages(mut self, pager: Pager) -> Self {
+        self.pager = Some(pager);
         self
     }
 
-    pub(super) async fn list(&self, place: &str) -> Result<Listing> {
+    pub(super) async fn list(&self, place: &str, max_names: u64) -> Result<Listing> {
         let explain = |e| self.speaker.explain(&format!("list {place}"), &e);
         if !self.crowded.load(Ordering::Relaxed) {
-            let mut listing = Listing::default();
-            match self.list_below(&self.base, &mut listing, true).await {
+            let (mut listing, mut names) = (Listing::default(), Names::at_most(max_names));
+            match self.list_below(&self.base, &mut listing, &mut names, true).await {
                 Ok(Completeness::Whole) => return Ok(listing.sorted()),
                 Ok(Completeness::Crowded) => self.crowded.store(true, Ordering::Relaxed),
                 // A name that the store cannot even say ends its listing; with luck it stands outside our folders.
@@ -55,9 +56,9 @@ impl Store {
                 Err(error) => return Err(explain(error)),
             }
         }
-        let mut listing = Listing::default();
+        let (mut listing, mut names) = (Listing::default(), Names::at_most(max_names));
         for folder in ObjectName::FOLDERS {
-            self.list_below(&self.key(folder), &mut listing, false).await.map_err(explain)?;
+            self.list_below(&self.key(folder), &mut listing, &mut names, false).await.map_err(explain)?;
         }
         Ok(listing.sorted())
     }
@@ -66,11 +67,16 @@ impl Store {
         &self,
         prefix: &Path,
         listing: &mut Listing,
+        names: &mut Names,
         may_stop: bool,
     ) -> object_store::Result<Completeness> {
         self.count(Request::List);
-        let mut entries = self.store.list((!prefix.is_root()).then_some(prefix));
+        let mut entries = match &self.pager {
+            Some(pager) => pager.list((!prefix.is_root()).then(|| format!("{prefix}/")), names.most()),
+            None => self.store.list((!prefix.is_root()).then_some(prefix)),
+        };
         while let Some(meta) = entries.try_next().await? {
+            names.saw(meta.location.as_ref()).map_err(Endless::of_store)?;
             let name = self.relative(&meta).map_or(ParsedName::Stranger, ParsedName::parse);
             listing.add(name, || properties(&meta));
             if may_stop && listing.strangers > CROWD && listing.strangers > listing.known() {
@@ -130,7 +136,7 @@ impl Store {
 
     /// Deletes objects; one that is gone already is as good as deleted.
     pub(super) async fn delete(&self, names: Vec<ObjectName>, place: &str) -> Result<()> {
-        if self.counts_calls {
+        if self.pager.is_none() {
             names.iter().for_each(|_| self.counters.request(Request::Delete));
         }
         let keys: Vec<_> = names.iter().map(|name| Ok(self.key(&name.to_string()))).collect();
@@ -152,7 +158,7 @@ impl Store {
 
     pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes, place: &str) -> Result<()> {
         self.count(Request::Put);
-        if self.counts_calls {
+        if self.pager.is_none() {
             self.counters.sent(bytes.len());
         }
         match self.store.put(&self.key(&name.to_string()), bytes.into()).await {
@@ -171,7 +177,7 @@ impl Store {
     }
 
     fn count(&self, request: Request) {
-        if self.counts_calls {
+        if self.pager.is_none() {
             self.counters.request(request);
         }
     }

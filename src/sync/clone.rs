@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{Session, definitions, unlock};
+use super::{Session, definitions, known_files, unlock};
 use crate::capture::{TrackOptions, Wanted, track};
 use crate::changelog::{Log, remember_remote};
 use crate::db::{immediate, read_table};
@@ -33,7 +33,9 @@ pub(crate) async fn create_tables(session: &Session, remote: &Remote) -> Result<
     let url = remote.url().to_owned();
     let row = session.run(move |conn| remember_remote(conn, &url)).await?;
     let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
-    definitions::pull(session, remote, &listing).await?;
+    // What cannot be read is told by the sync that follows.
+    let known = std::sync::Arc::new(known_files(session, &row, true).await?);
+    definitions::pull(session, remote, &listing, &known, definitions::MAX_DEFINITIONS).await?;
     let world = session.world.clone();
     session.run(move |conn| create_known(conn, &world)).await
 }

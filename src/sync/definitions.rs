@@ -6,26 +6,34 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Session;
+use super::plan::{Known, Refusal};
 use crate::changelog::{
     Definition, Log, Tracked, definitions, list_tracked, newest_definition, remember_definition, save_tracked,
 };
 use crate::db::{immediate, read_table, same_name};
 use crate::error::Result;
-use crate::remote::{Fetched, Listing, Remote};
+use crate::remote::{Fetched, Listed, Listing, Remote};
 use crate::wire::{Identity, ObjectName, TableDefinition};
 
 /// The most bytes of a definition that are read.
 const LIMIT: u64 = 1 << 20;
-/// The most definitions that are read from one remote; a table has one for every version of it.
-const MAX_DEFINITIONS: usize = 10_000;
+/// The most definitions that are read from one remote, and kept here; a table has one for every version of it.
+pub(super) const MAX_DEFINITIONS: usize = 10_000;
+/// The most that one sync reads, one after another.
+pub(super) const MAX_AT_ONCE: usize = 1_000;
+/// The most bytes of all that are kept here.
+const MAX_KNOWN_BYTES: usize = 64 << 20;
+/// So many bytes are recorded at once.
+const BATCH_BYTES: usize = 4 << 20;
 
 /// Makes a definition for every tracked table that has none, or another schema than its newest. Returns notices.
 pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
+    let all = definitions(conn)?;
     for tracked in list_tracked(conn)?.into_iter().filter(Tracked::is_live) {
         let Some(statements) = statements_of(conn, tracked.name())? else { continue };
         let newest = newest_definition(conn, tracked.table_no())?;
         let known: Vec<TableDefinition> =
-            definitions(conn)?.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
+            all.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
         // A schema that some version had is an older replica's: only what nobody has defined is a change.
         if known
             .iter()
@@ -76,29 +84,92 @@ fn remember(conn: &Connection, table_no: u32, definition: &TableDefinition) -> R
     remember_definition(conn, &row)
 }
 
-/// Reads the definitions of the remote that are not known here, and lets the newest of each table count.
-pub(super) async fn pull(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Result<Vec<String>> {
-    let known = session.run(|conn| definitions(conn)).await?;
-    let listed = listing.others.iter().filter_map(|listed| match listed.name {
-        ObjectName::Schema(_) if remote.content_len(listed.size) <= LIMIT => Some(listed.name),
-        _ => None,
-    });
-    let here: HashSet<ObjectName> = known.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
-    let lacking: Vec<ObjectName> = listed.filter(|name| !here.contains(name)).take(MAX_DEFINITIONS).collect();
-    let (mut fetched, mut notices) = (Vec::new(), Vec::new());
-    for name in lacking {
-        match remote.get(&name, LIMIT).await? {
-            Fetched::Bytes(bytes) => match TableDefinition::decode(&bytes) {
-                Ok(read) if remote.schema_names(&read.hash()).contains(&name) => fetched.push(read),
-                Ok(_) => notices.push(format!("{name} on the remote does not have the content that its name says")),
-                Err(bad) => notices.push(format!("{name} on the remote is no table definition: {bad}")),
+/// What came of reading definitions.
+#[derive(Default)]
+pub(super) struct Found {
+    pub(super) notices: Vec<String>,
+    pub(super) refused: Vec<Refusal>,
+    /// Those that could be read, and may have been refused before.
+    pub(super) read: Vec<ObjectName>,
+}
+
+/// Reads definitions of the remote that are not known here, so many at most, and lets the newest of each table count.
+pub(super) async fn pull(
+    session: &Session,
+    remote: &Remote,
+    listing: &Listing,
+    known: &Arc<Known>,
+    most: usize,
+) -> Result<Found> {
+    let (mut found, mut fetched, mut bytes) = (Found::default(), Vec::new(), 0);
+    let (lacking, mut room) = lacking(session, remote, listing, known).await?;
+    let left = lacking.len().saturating_sub(most);
+    for listed in lacking.into_iter().take(most) {
+        let refuse = |reason: String| Refusal::of_other(listed, reason);
+        match remote.get(&listed.name, LIMIT).await? {
+            Fetched::Bytes(read) if read.len() > room => {
+                found.notices.push(too_many(remote));
+                break;
+            }
+            Fetched::Bytes(read) => match TableDefinition::decode(&read) {
+                Ok(definition) if remote.schema_names(&definition.hash()).contains(&listed.name) => {
+                    (room, bytes) = (room - read.len(), bytes + read.len());
+                    fetched.push(definition);
+                    found.read.push(listed.name);
+                }
+                Ok(_) => found.refused.push(refuse("it does not have the content that its name says".to_owned())),
+                Err(bad) => found.refused.push(refuse(format!("it is no table definition: {bad}"))),
             },
-            Fetched::Unopened(bad) => notices.push(format!("{name} on the remote cannot be read: {bad}")),
+            Fetched::Unopened(bad) => found.refused.push(refuse(bad.to_string())),
             Fetched::Gone | Fetched::TooLarge => {}
         }
+        if bytes >= BATCH_BYTES {
+            bytes = 0;
+            let batch = std::mem::take(&mut fetched);
+            session.run(move |conn| adopt(conn, &batch)).await?;
+        }
     }
-    notices.extend(session.run(move |conn| adopt(conn, &fetched)).await?);
-    Ok(notices)
+    if left > 0 {
+        found.notices.push(format!("{left} more table definitions are on the remote; the next syncs read them"));
+    }
+    // The last look at what the tables share speaks for all of them.
+    found.notices.extend(session.run(move |conn| adopt(conn, &fetched)).await?);
+    Ok(found)
+}
+
+/// The definitions to ask for, and for how many bytes of them there is room here.
+async fn lacking(
+    session: &Session,
+    remote: &Remote,
+    listing: &Listing,
+    known: &Arc<Known>,
+) -> Result<(Vec<Listed>, usize)> {
+    let is_definition = |listed: &&Listed| matches!(listed.name, ObjectName::Schema(_));
+    let listed = listing.others.iter().filter(is_definition);
+    let listed: Vec<Listed> = listed.filter(|listed| remote.content_len(listed.size) <= LIMIT).copied().collect();
+    let (remote, known) = (remote.clone(), Arc::clone(known));
+    session
+        .run(move |conn| {
+            let here = definitions(conn)?;
+            let bytes: usize = here.iter().map(|definition| definition.body.len()).sum();
+            let room = if here.len() < MAX_DEFINITIONS { MAX_KNOWN_BYTES.saturating_sub(bytes) } else { 0 };
+            let here: HashSet<ObjectName> = here.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
+            let (known_here, lacking): (Vec<Listed>, Vec<Listed>) =
+                listed.into_iter().partition(|listed| here.contains(&listed.name));
+            // What came another way is not asked for any more: nobody is to hear of it for ever.
+            known.forget(conn, known_here.iter().map(|listed| listed.name))?;
+            Ok((known.wanted(conn, lacking)?, room))
+        })
+        .await
+}
+
+fn too_many(remote: &Remote) -> String {
+    format!(
+        "there are more table definitions on {} than are kept here ({MAX_DEFINITIONS}, or {} MiB of them): somebody fills it; remove \
+         from its folder `schemas` what does not belong there",
+        remote.url(),
+        MAX_KNOWN_BYTES >> 20
+    )
 }
 
 /// Records definitions, and brings what the tracked tables share in line with the newest.

@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use crate::capture::{Installed, renew, seal, seal_within};
 use crate::changelog::{
-    LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, kept, known_identities, redate, refused_files,
+    LayoutRow, Log, Places, RefusedFile, RemoteRow, count_held, count_refused, kept, known_identities, redate,
     remember_identity, remember_remote, retire_backfills, set_encrypted, set_synced, waiting,
 };
 use crate::db::immediate;
@@ -96,7 +96,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let meeting = meet(session, remote, &row, &listing, options).await?;
     clocks::check(session, remote, &row, &listing, &meeting).await?;
     redate_own(session, &mut report).await?;
-    report.notices.extend(definitions::pull(session, remote, &listing).await?);
+    pull_definitions(session, remote, &row, &listing, options, &mut report).await?;
     let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
     places::reconcile(session, &row, &listing).await?;
     merge_all(session, &row, &listing, &mut report).await?;
@@ -242,6 +242,23 @@ pub(crate) fn drift_ms(drift: Duration) -> u64 {
     u64::try_from(drift.as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Fetches the table definitions that are not known here, and remembers those that cannot be read.
+async fn pull_definitions(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    options: &SyncOptions,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let known = Arc::new(known_files(session, row, options.full).await?);
+    let found = definitions::pull(session, remote, listing, &known, definitions::MAX_AT_ONCE).await?;
+    report.notices.extend(found.notices);
+    let readable = Arc::clone(&known);
+    session.run(move |conn| readable.forget(conn, found.read.into_iter())).await?;
+    pull::note_refused(session, row.no, &known, found.refused, report).await
+}
+
 /// Fetches what the log lacks; lists again where a listed file was gone.
 async fn pull_all(
     session: &Session,
@@ -275,7 +292,8 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
     session
         .run(move |conn| {
             let now_ms = world.now_ms();
-            Ok(Known::new(refused_files(conn, no)?, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
+            let any_refused = count_refused(conn, no)? > 0;
+            Ok(Known::new(no, any_refused, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
         })
         .await
 }
@@ -335,7 +353,7 @@ async fn settle_layout(
     options: &SyncOptions,
     notices: &mut Vec<String>,
 ) -> Result<LayoutRow> {
-    let newest = newest_layout(listing);
+    let newest = newest_layout(listing, session.bound());
     let recorded = match newest {
         Some(id) if id.to_string() == row.layout_id => Some(row.layout.clone()),
         Some(id) => read_layout(remote, id, notices).await?,
@@ -370,9 +388,10 @@ fn layout_text(layout: Layout) -> &'static str {
     }
 }
 
-fn newest_layout(listing: &Listing) -> Option<ChangeId> {
+/// The layout that counts. One from further ahead than a clock may be off counts when its time comes: it would win for ever.
+fn newest_layout(listing: &Listing, bound: ChangeId) -> Option<ChangeId> {
     let layouts = listing.others.iter().filter_map(|listed| match listed.name {
-        ObjectName::Layout(id) => Some(id),
+        ObjectName::Layout(id) if id <= bound => Some(id),
         _ => None,
     });
     layouts.max()
@@ -404,18 +423,18 @@ async fn finish(
 ) -> Result<()> {
     let encrypted = remote.keyring().is_some();
     let (no, now_ms) = (row.no, session.world.now_ms());
-    let (held, rejected, waiting) = session
+    let (held, rejected) = session
         .run(move |conn| {
             let tx = immediate(conn)?;
             set_synced(&tx, no, now_ms, &layout)?;
             set_encrypted(&tx, no, encrypted)?;
-            let counts = (count_held(&tx)?, refused_files(&tx, no)?.len(), waiting(&tx, no)?.len());
+            let counts = (count_held(&tx)?, count_refused(&tx, no)?);
             tx.commit()?;
             Ok(counts)
         })
         .await?;
     report.held = held;
-    report.rejected = rejected as u64;
-    report.waiting = waiting as u64;
+    // Beside those of which no more is known than their number.
+    report.rejected += rejected;
     Ok(())
 }

@@ -1,6 +1,5 @@
 //! Pulling: loose files that the log lacks, many at once under a budget of bytes, decoded and appended in bounded batches.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures::StreamExt;
@@ -9,13 +8,16 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::AbortHandle;
 
 use super::packs::Outcome as FromPacks;
-use super::plan::{Known, LoosePlan, Refusal, stamp_text};
+use super::plan::{Known, LoosePlan, Refusal, Waiting, stamp_text};
 use super::{RefusedFile, RemoteRow, Session, SyncReport};
-use crate::changelog::{Log, NewChange, Places, forget_refused, pushed_seq, remember_refused, set_pushed, set_waiting};
+use crate::changelog::{
+    Log, NewChange, Places, forget_refused, pushed_seq, refused_file, refused_files, remember_refused, set_pushed,
+    set_waiting,
+};
 use crate::db::{bind_ref, immediate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
-use crate::remote::{Fetched, ListedChange, Listing, Remote};
+use crate::remote::{Fetched, ListedChange, Listing, MAX_REFUSED_NAMES, RefusedName, Remote};
 use crate::report::{Phase, RejectedFile};
 use crate::wire::{ObjectName, ParsedName, decode_change};
 
@@ -27,8 +29,11 @@ const SLACK: u64 = 64 << 10;
 /// Refused files are asked for again after a minute, then two, four, … up to a day.
 const FIRST_RETRY_MS: u64 = 60_000;
 const LAST_RETRY_MS: u64 = 24 * 60 * 60_000;
-/// How many waiting changes are read for their authors' names in one sync.
+/// How many waiting changes are read for their authors' names in one sync, and how large a file may be that is read for that.
 const MAX_AUTHORS_READ: usize = 200;
+const MAX_AUTHOR_BYTES: u64 = 1 << 20;
+/// Remembered names that are looked through at once.
+const NAMES_AT_ONCE: usize = 1_000;
 
 /// A file that was asked for.
 enum Arrived {
@@ -58,24 +63,23 @@ pub(super) async fn pull(
     let progress = session.reporter(Phase::Pull);
     let before = report.pulled;
     let total = before + plan.wanted.len() as u64;
-    let mut outcome = Outcome { refused: from_packs.refused, vanished: from_packs.vanished };
+    let mut outcome = Outcome { refused: Vec::new(), vanished: from_packs.vanished };
     progress(before, Some(total));
     let (sender, mut batches) = mpsc::channel::<Vec<Arrived>>(1);
     let fetching =
         tokio::spawn(fetch(session.clone(), remote.clone(), Arc::clone(listing), plan.wanted.clone(), sender));
     let _abort = AbortOnDrop(fetching.abort_handle());
     let mut done = before;
-    let known_bad = Arc::new(known.refused().keys().cloned().collect::<HashSet<_>>());
     while let Some(batch) = batches.recv().await {
         done += batch.len() as u64;
-        report.pulled += append(session, batch, Arc::clone(&known_bad), row.no, &mut outcome).await?;
+        report.pulled += append(session, batch, known.any_refused, row.no, &mut outcome).await?;
+        note_refused(session, row.no, known, std::mem::take(&mut outcome.refused), report).await?;
         progress(done, Some(total));
     }
     fetching.await.map_err(|e| Error::new(ErrorKind::Interrupted, "fetching stopped").caused_by(e))??;
     let vanished = outcome.vanished;
-    let findings =
-        Findings { refused: outcome.refused, waiting_loose: plan.waiting, waiting_packed: from_packs.waiting };
-    record(session, remote, row, listing, known, findings, report).await?;
+    record_names(session, row, listing, known, report).await?;
+    record_waiting(session, remote, row, plan.waiting, from_packs.waiting, report).await?;
     let (no, there) = (row.no, plan.there);
     session.run(move |conn| remember_there(conn, no, &there)).await?;
     Ok(vanished)
@@ -168,7 +172,7 @@ async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<
 async fn append(
     session: &Session,
     batch: Vec<Arrived>,
-    known_bad: Arc<HashSet<String>>,
+    any_refused: bool,
     remote: i64,
     outcome: &mut Outcome,
 ) -> Result<u64> {
@@ -188,11 +192,11 @@ async fn append(
     }
     session
         .take_turn(move |conn| {
-            let names = changes.iter().map(|change| ObjectName::Change(change.id).to_string());
-            let good: Vec<String> = names.filter(|name| known_bad.contains(name)).collect();
             let loose: Vec<ChangeId> = changes.iter().map(|change| change.id).collect();
             let added = append_pulled(conn, remote, &changes, &loose)?;
-            good.iter().try_for_each(|name| forget_refused(conn, remote, name))?;
+            for id in loose.iter().filter(|_| any_refused) {
+                forget_refused(conn, remote, &ObjectName::Change(*id).to_string())?;
+            }
             Ok(added)
         })
         .await
@@ -248,69 +252,128 @@ fn append_changes(conn: &Connection, changes: &[Change]) -> Result<u64> {
     Ok(added)
 }
 
-/// What did not become changes of the log: unreadable files, and changes whose time is still to come.
-struct Findings {
+/// Records refused files, and tells what is new of them.
+pub(super) async fn note_refused(
+    session: &Session,
+    no: i64,
+    known: &Known,
     refused: Vec<Refusal>,
-    waiting_loose: Vec<(ChangeId, String)>,
-    waiting_packed: Vec<(ChangeId, String)>,
+    report: &mut SyncReport,
+) -> Result<()> {
+    if refused.is_empty() {
+        return Ok(());
+    }
+    let now_ms = known.now_ms;
+    let new: Vec<RefusedFile> = session
+        .run(move |conn| {
+            let tx = immediate(conn)?;
+            let mut new = Vec::new();
+            for refusal in refused {
+                let (file, is_new) = refuse(&tx, no, refusal, now_ms)?;
+                remember_refused(&tx, no, &file)?;
+                new.extend(is_new.then_some(file));
+            }
+            tx.commit()?;
+            Ok(new)
+        })
+        .await?;
+    for RefusedFile { name, size: bytes, reason, .. } in new {
+        report.tell_rejected(RejectedFile { name, bytes, reason });
+    }
+    Ok(())
 }
 
-/// Records refused files and waiting changes, and tells what is new of them.
-async fn record(
+/// Records files that can be no change by their names, and forgets refused files that are gone.
+async fn record_names(
     session: &Session,
-    remote: &Remote,
     row: &RemoteRow,
     listing: &Arc<Listing>,
     known: &Known,
-    findings: Findings,
     report: &mut SyncReport,
 ) -> Result<()> {
-    let Findings { refused, waiting_loose, waiting_packed } = findings;
-    let now_ms = session.world.now_ms();
-    let by_name = listing.refused.iter().map(|refused| Refusal {
-        name: refused.name.clone(),
-        size: refused.size,
-        stamp: refused.stamp,
-        reason: "the name is not a canonical UUIDv7".to_owned(),
-    });
-    let bad: Vec<(RefusedFile, bool)> =
-        refused.into_iter().chain(by_name).map(|refusal| refuse(known, refusal, now_ms)).collect();
-    for (file, is_new) in &bad {
-        if *is_new {
-            let (name, bytes, reason) = (file.name.clone(), file.size, file.reason.clone());
-            report.newly_rejected.push(RejectedFile { name, bytes, reason });
+    let (no, there, any) = (row.no, Arc::clone(listing), known.any_refused);
+    let (remembered, new) = session.run(move |conn| compare_names(conn, no, &there, any)).await?;
+    note_refused(session, row.no, known, new, report).await?;
+    report.rejected = listing.refused_more;
+    if remembered < MAX_REFUSED_NAMES {
+        // There was room for more names, and these were not among them.
+        report.newly_rejected_more += listing.refused_more;
+    }
+    Ok(())
+}
+
+/// Forgets refused files that are gone. Returns how many were remembered that no change can have the name of, and those that were not.
+fn compare_names(conn: &mut Connection, no: i64, listing: &Listing, any: bool) -> Result<(usize, Vec<Refusal>)> {
+    let remembered = if any { forget_gone(conn, no, listing)? } else { 0 };
+    let mut new = Vec::new();
+    for RefusedName { name, size, stamp } in &listing.refused {
+        let known = refused_file(conn, no, name)?;
+        if known.is_none_or(|file| file.size != *size || file.etag != stamp_text(*stamp)) {
+            let reason = "the name is not a canonical UUIDv7".to_owned();
+            new.push(Refusal { name: name.clone(), size: *size, stamp: *stamp, reason });
         }
     }
-    let mut all_waiting = read_authors(remote, waiting_loose, session.settings.max_object_bytes).await?;
-    all_waiting.extend(waiting_packed);
-    let gone: Vec<String> = known.refused().keys().filter(|name| !still_there(listing, name)).cloned().collect();
+    Ok((remembered, new))
+}
+
+/// Forgets refused files that are gone. Returns how many there were that no change can have the name of.
+fn forget_gone(conn: &mut Connection, no: i64, listing: &Listing) -> Result<usize> {
+    let tx = immediate(conn)?;
+    let (mut after, mut odd) = (String::new(), 0);
+    loop {
+        let files = refused_files(&tx, no, &after, NAMES_AT_ONCE)?;
+        let Some(last) = files.last() else { break };
+        after.clone_from(&last.name);
+        for file in files {
+            odd += usize::from(matches!(ParsedName::parse(&file.name), ParsedName::Refused(_)));
+            if !still_there(listing, &file.name) {
+                forget_refused(&tx, no, &file.name)?;
+            }
+        }
+    }
+    tx.commit()?;
+    Ok(odd)
+}
+
+/// Records the changes whose time is still to come.
+async fn record_waiting(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    loose: Waiting,
+    packed: Waiting,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let first = read_authors(remote, loose.first, session.settings.max_object_bytes).await?;
+    let mut waiting = Waiting { first, more: loose.more };
+    waiting.extend(packed);
+    report.waiting = waiting.count();
     let no = row.no;
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            bad.iter().try_for_each(|(file, _)| remember_refused(&tx, no, file))?;
-            gone.iter().try_for_each(|name| forget_refused(&tx, no, name))?;
-            set_waiting(&tx, no, &all_waiting)?;
+            set_waiting(&tx, no, &waiting.first)?;
             Ok(tx.commit()?)
         })
         .await
 }
 
 /// What to remember of a refused file, and whether it is new: never seen, or changed since.
-fn refuse(known: &Known, refusal: Refusal, now_ms: u64) -> (RefusedFile, bool) {
+fn refuse(conn: &Connection, no: i64, refusal: Refusal, now_ms: u64) -> Result<(RefusedFile, bool)> {
     let Refusal { name, size, stamp, reason } = refusal;
     let etag = stamp_text(stamp);
-    let before = known.refused().get(&name).filter(|file| file.size == size && file.etag == etag);
-    let tries = before.map_or(1, |file| file.tries.saturating_add(1));
+    let before = refused_file(conn, no, &name)?.filter(|file| file.size == size && file.etag == etag);
+    let tries = before.as_ref().map_or(1, |file| file.tries.saturating_add(1));
     let delay = FIRST_RETRY_MS.saturating_mul(1 << (tries - 1).min(20)).min(LAST_RETRY_MS);
     let file = RefusedFile { name, size, etag, reason, tries, retry_ms: now_ms.saturating_add(delay) };
-    (file, before.is_none())
+    Ok((file, before.is_none()))
 }
 
 fn still_there(listing: &Listing, name: &str) -> bool {
     match ParsedName::parse(name) {
         ParsedName::Known(ObjectName::Change(id)) => super::plan::is_listed(listing, id),
         ParsedName::Known(ObjectName::Pack(id)) => listing.packs.binary_search_by_key(&id, |listed| listed.id).is_ok(),
+        ParsedName::Known(other) => listing.others.binary_search_by_key(&other, |listed| listed.name).is_ok(),
         _ => listing.refused.binary_search_by(|file| file.name.as_str().cmp(name)).is_ok(),
     }
 }
@@ -322,7 +385,7 @@ pub(super) async fn read_authors(
     limit: u64,
 ) -> Result<Vec<(ChangeId, String)>> {
     for (id, author) in waiting.iter_mut().filter(|(_, author)| author.is_empty()).take(MAX_AUTHORS_READ) {
-        if let Fetched::Bytes(bytes) = remote.get(&ObjectName::Change(*id), limit).await?
+        if let Fetched::Bytes(bytes) = remote.get(&ObjectName::Change(*id), limit.min(MAX_AUTHOR_BYTES)).await?
             && let Ok(change) = decode_change(*id, &bytes)
         {
             *author = change.author.as_str().to_owned();

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 
+use super::drift_ms;
 use super::pull::AbortOnDrop;
 use crate::blocking::blocking;
 use crate::db::Turns;
 use crate::error::{Error, ErrorKind, Result};
-use crate::model::ChangeId;
+use crate::model::{ChangeId, Clock};
 use crate::remote::{Remote, Traffic};
 use crate::report::{Phase, Progress};
 use crate::world::World;
@@ -147,6 +148,11 @@ impl Session {
             }
         });
         Some(AbortOnDrop(repeating.abort_handle()))
+    }
+
+    /// Ids above this one lie further ahead than a clock may be off: what bears them has to wait for its time.
+    pub(crate) fn bound(&self) -> ChangeId {
+        Clock::lower_bound(self.world.now_ms().saturating_add(drift_ms(self.settings.max_clock_drift)))
     }
 
     /// A UUIDv7 that is no change's.

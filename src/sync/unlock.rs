@@ -21,6 +21,9 @@ use crate::wire::{ObjectName, RemoteIdentity};
 /// The most key files that are looked at; each change of the keys makes one.
 const MAX_KEY_FILES: usize = 10_000;
 
+/// The most identities of a remote: two first pushers at once make two.
+const MAX_IDENTITIES: usize = 1_000;
+
 /// What a replica remembers of a remote's encryption.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Remembered {
@@ -164,7 +167,12 @@ fn judge(remembered: Option<bool>, signs: Signs, has_secret: bool) -> Result<Nat
 /// What the objects of a remote say of its encryption. Refuses a remote that asks for more than this program knows.
 async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> Result<Signs> {
     let mut signs = Signs { encrypted: !listed_keys(listing).is_empty(), plain: false };
-    let identities: Vec<ChangeId> = listed_identities(listing).collect();
+    let identities: Vec<ChangeId> = listed_identities(listing).take(MAX_IDENTITIES + 1).collect();
+    if identities.len() > MAX_IDENTITIES {
+        let message = "it has more than 1,000 identities, and replicas make one: somebody fills it; remove from its folder `identity` \
+                       what does not belong there, or choose another remote";
+        return Err(Error::new(ErrorKind::Remote, format!("{}: {message}", remote.url())));
+    }
     // Only plain writers leave changes and no identity; a remote that is known to be encrypted may have lost it.
     signs.plain |= identities.is_empty()
         && !(listing.changes.is_empty() && listing.packs.is_empty())

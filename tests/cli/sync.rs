@@ -28,6 +28,7 @@ fn sync_says_what_it_did() {
             "held",
             "merged",
             "newly_rejected",
+            "newly_rejected_more",
             "notices",
             "oversize",
             "pulled",
@@ -139,6 +140,22 @@ fn a_file_that_cannot_be_read_is_told_once() {
     assert_eq!((&again["rejected"], &again["newly_rejected"]), (&json!(1), &json!([])));
     let status = place.run(["--db", "notes.db", "status"]).ended(0).stdout;
     assert!(status.contains("changes/01890a5d-ac96-774b-bcce-b302099a8057.msgpack"), "{status}");
+}
+
+#[test]
+fn of_many_bad_files_twenty_are_told_and_the_others_counted() {
+    let place = Place::with_clone();
+    (0..25).for_each(|n| place.write(&format!("shared/changes/junk-{n:02}.msgpack"), "x"));
+    let ran = place.run(["--db", "notes.db", "sync"]).ended(3);
+    assert_eq!(ran.stderr.lines().count(), 21, "{ran:#?}");
+    assert!(ran.stderr.contains("junk-19") && !ran.stderr.contains("junk-20"), "{ran:#?}");
+    assert!(
+        ran.stderr.contains("5 more files on the remote cannot be read either: see who else can write there"),
+        "{ran:#?}"
+    );
+    let status = place.run(["--db", "notes.db", "status"]).ended(0).stdout;
+    assert!(status.contains("junk-19") && !status.contains("junk-20"), "{status}");
+    assert!(status.contains("5 more files that cannot be read"), "{status}");
 }
 
 #[test]

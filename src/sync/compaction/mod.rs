@@ -82,7 +82,7 @@ pub(crate) async fn compact(session: &Session, remote: &Remote, options: &Compac
         false => Some(remote.list().await?),
     };
     if let Some(listing) = &listing {
-        check_layout(remote, &row, listing)?;
+        check_layout(remote, &row, listing, session.bound())?;
     }
     let remote = &match &listing {
         Some(listing) => unlock::open(remote, &known, listing).await?,
@@ -109,8 +109,8 @@ pub(crate) async fn compact(session: &Session, remote: &Remote, options: &Compac
 }
 
 /// Nobody compacts on the word of a layout that may have changed.
-fn check_layout(remote: &Remote, row: &RemoteRow, listing: &Listing) -> Result<()> {
-    let newest = newest_layout(listing).map(|id| id.to_string()).unwrap_or_default();
+fn check_layout(remote: &Remote, row: &RemoteRow, listing: &Listing, bound: ChangeId) -> Result<()> {
+    let newest = newest_layout(listing, bound).map(|id| id.to_string()).unwrap_or_default();
     if newest == row.layout_id {
         return Ok(());
     }
@@ -126,21 +126,30 @@ pub(crate) fn grace_ms(session: &Session, remote: &Remote) -> u64 {
 }
 
 async fn find_work(session: &Session, no: i64, grace_ms: u64, asked: bool, epoch: Option<ChangeId>) -> Result<Work> {
-    let now_ms = session.world.now_ms();
+    let (now_ms, bound) = (session.world.now_ms(), session.bound());
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            refresh_covers(&tx, no)?;
-            let work = look(&tx, no, now_ms, grace_ms, asked, epoch)?;
+            let packs = packs_up_to(&tx, no, bound)?;
+            refresh_covers(&tx, no, &packs)?;
+            let packs = packs_up_to(&tx, no, bound)?;
+            let work = look(&tx, no, &packs, now_ms, grace_ms, asked, epoch)?;
             tx.commit()?;
             Ok(work)
         })
         .await
 }
 
+/// The packs that compaction looks at. One whose name lies further ahead than a clock may be off is left alone until its time comes:
+/// new packs need greater names, and after the last name there is none.
+fn packs_up_to(conn: &Connection, no: i64, bound: ChangeId) -> Result<Vec<PackRow>> {
+    let mut packs = list_packs(conn, no)?;
+    packs.retain(|row| row.pack <= bound);
+    Ok(packs)
+}
+
 /// Finds out, for packs of which it is not known yet, whether greater packs hold all of their changes.
-fn refresh_covers(conn: &Connection, no: i64) -> Result<()> {
-    let packs = list_packs(conn, no)?;
+fn refresh_covers(conn: &Connection, no: i64, packs: &[PackRow]) -> Result<()> {
     if packs.iter().all(|row| row.covered != Covered::Unknown) {
         return Ok(());
     }
@@ -165,13 +174,13 @@ fn candidate(row: &PackRow) -> Candidate {
 fn look(
     tx: &Transaction<'_>,
     no: i64,
+    packs: &[PackRow],
     now_ms: u64,
     grace_ms: u64,
     asked: bool,
     epoch: Option<ChangeId>,
 ) -> Result<Work> {
     let mut work = Work::default();
-    let packs = list_packs(tx, no)?;
     let mut places = Places::new(tx, no)?;
     let ripe: Vec<Candidate> =
         packs.iter().filter(|row| plan::is_ripe(row.seen_ms, now_ms, grace_ms)).map(candidate).collect();
@@ -190,7 +199,7 @@ fn look(
             work.loose_victims.insert(id, row.pack);
         }
     }
-    for row in &packs {
+    for row in packs {
         match row.covered {
             Covered::Since(ms) if plan::is_ripe(ms, now_ms, grace_ms) => {
                 let ids = places.ids(row.pack)?;
@@ -283,7 +292,8 @@ async fn write(session: &Session, remote: &Remote, no: i64, work: Work, report: 
     }
     report.packed_files = loose.len() as u64;
     report.joined_packs = inputs.packs.len() as u64;
-    let (ids, greatest) = session.run(move |conn| input_ids(conn, no, &loose, &inputs.packs)).await?;
+    let bound = session.bound();
+    let (ids, greatest) = session.run(move |conn| input_ids(conn, no, &loose, &inputs.packs, bound)).await?;
     let mut names = Clock::new(greatest);
     let ids = Arc::new(ids);
     let mut at = 0;
@@ -317,6 +327,7 @@ fn input_ids(
     no: i64,
     loose: &[ChangeId],
     packs: &[ChangeId],
+    bound: ChangeId,
 ) -> Result<(Vec<ChangeId>, Option<ChangeId>)> {
     let mut ids = loose.to_vec();
     for pack in packs {
@@ -324,7 +335,7 @@ fn input_ids(
     }
     ids.sort_unstable();
     ids.dedup();
-    let greatest = list_packs(conn, no)?.last().map(|row| row.pack);
+    let greatest = packs_up_to(conn, no, bound)?.last().map(|row| row.pack);
     Ok((ids, greatest))
 }
 

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use super::plan::{Known, Refusal, is_listed};
-use super::pull::{AbortOnDrop, append_pulled};
+use super::plan::{Known, Refusal, Waiting, is_listed};
+use super::pull::{AbortOnDrop, append_pulled, note_refused};
 use super::{RemoteRow, Session, SyncReport};
 use crate::changelog::{
     NewPack, Places, complete_pack, contains, forget_refused, list_packs, lose, pack_ids, remember_pack,
@@ -37,11 +37,9 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What came of looking into packs.
 #[derive(Default)]
 pub(super) struct Outcome {
-    pub(super) refused: Vec<Refusal>,
     /// Whether a listed pack was gone when it was asked for.
     pub(super) vanished: bool,
-    /// Changes whose time is still to come, with their authors.
-    pub(super) waiting: Vec<(ChangeId, String)>,
+    pub(super) waiting: Waiting,
 }
 
 /// What a pack's reader tells the one who writes the log, in this order.
@@ -111,16 +109,23 @@ pub(super) async fn pull(
                 report.pulled += session.take_turn(move |conn| append_pulled(conn, no, &changes, &[])).await?;
                 progress(report.pulled, Some(total.max(report.pulled)));
             }
-            Told::Waiting(waiting) => outcome.waiting.extend(waiting),
+            Told::Waiting(waiting) => waiting.into_iter().for_each(|(id, author)| outcome.waiting.add(id, || author)),
             Told::Done(pack, bad) => {
                 if let Some((id, bad)) = bad.first() {
-                    outcome.refused.push(Refusal::of_pack(pack, format!("the change {id} in it is refused: {bad}")));
+                    let refused = Refusal::of_pack(pack, format!("the change {id} in it is refused: {bad}"));
+                    note_refused(session, ground.no, known, vec![refused], report).await?;
                 }
                 let (ground, all_good) = (ground.clone(), bad.is_empty());
                 session.run(move |conn| settle(conn, &ground, pack, all_good)).await?;
             }
-            Told::Refused(pack, bad) => outcome.refused.push(Refusal::of_pack(pack, bad.to_string())),
-            Told::KeptBack(pack) => outcome.refused.push(Refusal::of_pack(pack, String::new()).kept_back()),
+            Told::Refused(pack, bad) => {
+                let refused = Refusal::of_pack(pack, bad.to_string());
+                note_refused(session, ground.no, known, vec![refused], report).await?;
+            }
+            Told::KeptBack(pack) => {
+                let refused = Refusal::of_pack(pack, String::new()).kept_back();
+                note_refused(session, ground.no, known, vec![refused], report).await?;
+            }
             Told::Gone => outcome.vanished = true,
         }
     }

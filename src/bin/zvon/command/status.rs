@@ -6,6 +6,7 @@ use std::path::Path;
 use serde::Serialize;
 use zvon::{RemoteStatus, RemoteSurvey, Status, TableStatus};
 
+use super::sync::FILES_TOLD;
 use crate::context::Context;
 use crate::failure::Failure;
 use crate::output::Answer;
@@ -142,13 +143,20 @@ fn attention(status: &Status) -> String {
 
 fn on_remote(remote: &RemoteStatus) -> Vec<String> {
     let url = text::plain(&remote.url);
-    let waiting = remote.waiting.iter().map(|waiting| {
+    let waiting = remote.waiting.iter().take(FILES_TOLD).map(|waiting| {
         let (changes, author) = (text::changes(waiting.changes), text::author(&waiting.author, false));
         format!("{url}: {changes} of {author} wait, made by a clock up to {} ahead", time::span(waiting.ahead_ms))
     });
-    let rejected = remote.rejected.iter().map(|file| {
+    let rejected = remote.rejected.iter().take(FILES_TOLD).map(|file| {
         let (name, reason) = (text::plain(&file.name), text::plain(&file.reason));
         format!("{url}: {name} ({}) cannot be read: {reason}", text::bytes(file.bytes))
     });
-    waiting.chain(rejected).collect()
+    let more = |untold: u64, one: &str, many: &str, what: &str| {
+        (untold > 0).then(|| format!("{url}: {} {what}", text::count(untold, one, many)))
+    };
+    let authors = remote.waiting.len().saturating_sub(FILES_TOLD) as u64;
+    let authors = more(authors, "more author", "more authors", "whose changes wait");
+    let files = remote.rejected.len().saturating_sub(FILES_TOLD) as u64 + remote.rejected_more;
+    let files = more(files, "more file", "more files", "that cannot be read");
+    waiting.chain(authors).chain(rejected).chain(files).collect()
 }

@@ -138,12 +138,16 @@ pub fn remarks(report: &SyncReport) -> Vec<String> {
     when(report.redated, format!("{} made under a wrong clock got new times", text::changes(report.redated)));
     let healed = text::count(report.healed, "file", "files");
     when(report.healed, format!("{healed} had gone from the remote, and were put back"));
-    let known = report.rejected.saturating_sub(report.newly_rejected.len() as u64);
+    let new = report.newly_rejected.len() as u64 + report.newly_rejected_more;
+    let known = report.rejected.saturating_sub(new);
     let unread = text::count(known, "file", "files");
     when(known, format!("{unread} on the remote still cannot be read: see `zvon status`"));
     lines.extend(report.notices.iter().map(|notice| format!("note: {}", text::plain(notice))));
     lines
 }
+
+/// Of so many files that cannot be read a person wants to hear by name.
+pub const FILES_TOLD: usize = 20;
 
 /// What must be noticed, a sentence each.
 pub fn warnings(report: &SyncReport) -> Vec<String> {
@@ -151,10 +155,17 @@ pub fn warnings(report: &SyncReport) -> Vec<String> {
         let size = text::bytes(change.bytes);
         format!("change {} of {} ({size}) is too large for the remote and stays here", change.id, change.table)
     });
-    let rejected = report.newly_rejected.iter().map(|file| {
+    let rejected = report.newly_rejected.iter().take(FILES_TOLD).map(|file| {
         format!("{} on the remote ({}) cannot be read: {}", file.name, text::bytes(file.bytes), file.reason)
     });
-    oversize.chain(rejected).collect()
+    let untold = report.newly_rejected.len().saturating_sub(FILES_TOLD) as u64 + report.newly_rejected_more;
+    let more = (untold > 0).then(|| {
+        format!(
+            "{} on the remote cannot be read either: see who else can write there",
+            text::count(untold, "more file", "more files")
+        )
+    });
+    oversize.chain(rejected).chain(more).collect()
 }
 
 #[cfg(test)]
