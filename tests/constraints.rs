@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::wall::{START_MS, Wall, on_the_wall};
+use common::wall::{START_MS, Wall, clocked, on_the_wall};
 use common::*;
 use zvon::{Replica, TrackOptions};
 
@@ -21,6 +21,13 @@ async fn a_row_that_its_table_refuses_is_held() {
         ("CREATE TABLE t (id TEXT PRIMARY KEY, v CHECK (v < 10), w)", "10", "2", "check"),
         ("CREATE TABLE t (id TEXT PRIMARY KEY, v INTEGER, w ANY) STRICT", "'text'", "2", "type"),
         ("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE, w)", "1", "2", "unique"),
+        // What a constraint would do by itself, in a merge it does not.
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v NOT NULL ON CONFLICT REPLACE DEFAULT 9, w)", "NULL", "2", "not null"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v NOT NULL ON CONFLICT IGNORE, w)", "NULL", "2", "not null"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v NOT NULL ON CONFLICT ROLLBACK, w)", "NULL", "2", "not null"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE ON CONFLICT REPLACE, w)", "1", "2", "unique"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE ON CONFLICT IGNORE, w)", "1", "2", "unique"),
+        ("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE ON CONFLICT ROLLBACK, w)", "1", "2", "unique"),
         (
             "CREATE TABLE t (id TEXT PRIMARY KEY, v, w); CREATE INDEX t_v ON t (json_extract(v, '$.a'))",
             "'{'",
@@ -72,6 +79,43 @@ async fn columns_that_nobody_wrote_have_their_defaults() {
     run(&b, "UPDATE t SET n = 'changed'");
     converge(&[&b, &a], &remote).await;
     assert_eq!(table(&a, "t"), ["'a'|1"]);
+}
+
+/// The clauses are the writers' own: a merge that obeyed them would remove, leave out or refuse another row on each replica.
+#[tokio::test]
+async fn conflict_clauses_of_the_schema_do_not_decide_between_two_replicas() {
+    for clause in ["ABORT", "FAIL", "IGNORE", "REPLACE", "ROLLBACK"] {
+        let schema = format!(
+            "CREATE TABLE t (id TEXT PRIMARY KEY ON CONFLICT {clause}, name TEXT UNIQUE ON CONFLICT {clause}, n NOT NULL ON CONFLICT {clause} DEFAULT 7)"
+        );
+        let wall = Wall::at(START_MS);
+        let (a, b, remote) = (clocked(&schema, &wall, 1).await, clocked(&schema, &wall, 2).await, fresh_remote());
+        converge(&[&a, &b], &remote).await;
+        run(&a, "INSERT INTO t VALUES ('1', 'x', 1)");
+        wall.advance(1);
+        run(&b, "INSERT INTO t VALUES ('2', 'x', 2), ('3', 'y', 3)");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(table(replica, "t"), ["'1'|'x'|1", "'3'|'y'|3"], "{clause}");
+            assert_eq!(held(replica).await, ["t/2 unique"], "{clause}");
+            assert_verified(replica, &remote).await;
+        }
+        // A writer of one's own still gets what the schema says.
+        wall.advance(1);
+        run(&a, "UPDATE t SET name = 'z' WHERE id = '1'");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(table(&b, "t"), ["'1'|'z'|1", "'2'|'x'|2", "'3'|'y'|3"], "{clause}");
+        wall.advance(1);
+        let replaced = b.connection().execute_batch("INSERT INTO t VALUES ('4', 'x', 4)");
+        assert_eq!(replaced.is_ok(), ["IGNORE", "REPLACE"].contains(&clause), "{clause}");
+        converge(&[&b, &a], &remote).await;
+        let rows = if clause == "REPLACE" { "'4'|'x'|4" } else { "'2'|'x'|2" };
+        assert!(table(&a, "t").contains(&rows.to_owned()), "{clause}: {:?}", table(&a, "t"));
+        assert_eq!(table(&a, "t"), table(&b, "t"), "{clause}");
+        for replica in [&a, &b] {
+            assert_verified(replica, &remote).await;
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Ident, IndexSql};
+use super::{Ident, IndexSql, Token, Tokens};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -120,6 +120,8 @@ pub(crate) struct Table {
     pub(crate) is_autoincrement: bool,
     pub(crate) uniques: Vec<Unique>,
     pub(crate) foreign_keys: Vec<ForeignKey>,
+    /// Whether a constraint says itself what becomes of a row that breaks it (<https://sqlite.org/lang_conflict.html>).
+    pub(crate) has_conflict_clause: bool,
 }
 
 /// Whether two names are one to SQLite: ASCII case does not count.
@@ -174,6 +176,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         is_autoincrement: false,
         uniques: Vec::new(),
         foreign_keys: read_foreign_keys(conn, &name)?,
+        has_conflict_clause: read_conflict_clause(conn, &name)?,
         name,
     };
     read_columns(conn, &mut table, strict)?;
@@ -190,6 +193,14 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         }
     }
     Ok(Some(table))
+}
+
+fn read_conflict_clause(conn: &Connection, table: &str) -> Result<bool> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let create: Option<Option<String>> = conn.prepare_cached(sql)?.query_row([table], |row| row.get(0)).optional()?;
+    let create = create.flatten().unwrap_or_default();
+    let is = |token: Token<'_>, word: &str| matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word));
+    Ok(Tokens::new(&create).zip(Tokens::new(&create).skip(1)).any(|(a, b)| is(a, "on") && is(b, "conflict")))
 }
 
 /// Whether SQLite keeps a sequence for a table: it writes one at the first row (<https://sqlite.org/autoinc.html>).
@@ -298,6 +309,16 @@ mod tests {
         );
         let parents: Vec<_> = t.foreign_keys.iter().map(|f| (f.parent.as_str(), f.parent_columns.len())).collect();
         assert_eq!(parents, [("q", 0), ("p", 2)]);
+    }
+
+    #[test]
+    fn a_conflict_clause_is_one_in_words_alone() {
+        assert!(table("CREATE TABLE t (a UNIQUE on /* no */ CONFLICT Ignore)").has_conflict_clause);
+        assert!(table("CREATE TABLE t (a, b, PRIMARY KEY (a) ON CONFLICT REPLACE)").has_conflict_clause);
+        assert!(
+            !table("CREATE TABLE t (\"on\" \"conflict\", b DEFAULT 'on conflict' /* ON CONFLICT */)")
+                .has_conflict_clause
+        );
     }
 
     #[test]

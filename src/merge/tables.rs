@@ -81,8 +81,11 @@ impl MergeTable {
         let names: Vec<&str> = source.lead().chain(columns.iter().map(|c| c.name.as_str())).collect();
         let (table, found) = (Ident(&shape.name), condition(source.locator(), 1));
         let all = list(names.iter().map(|name| Ident(name)));
-        let insert_sql =
-            format!("INSERT INTO {table} ({all}) VALUES ({})", list((1..=names.len()).map(|n| format!("?{n}"))));
+        let insert_sql = format!(
+            "INSERT{} INTO {table} ({all}) VALUES ({})",
+            or_abort(&shape),
+            list((1..=names.len()).map(|n| format!("?{n}")))
+        );
         let delete_sql = format!("DELETE FROM {table} WHERE {found}");
         let select_sql = format!("SELECT {all} FROM {table} WHERE {found}");
         let excluded: Result<Vec<u32>> = tracked.excluded.iter().map(|name| log.names.number(log.conn, name)).collect();
@@ -191,8 +194,15 @@ impl MergeTable {
         let sets =
             columns.iter().enumerate().map(|(n, (at, _))| format!("{} = ?{}", Ident(&self.columns[*at].name), n + 1));
         let found = condition(self.tracked.source.locator(), columns.len() + 1);
-        format!("UPDATE {} SET {} WHERE {found}", Ident(&self.shape.name), list(sets))
+        format!("UPDATE{} {} SET {} WHERE {found}", or_abort(&self.shape), Ident(&self.shape.name), list(sets))
     }
+}
+
+/// What becomes of a row that breaks a constraint is the merge's to say, alike on every replica: a clause of the table's own
+/// would remove another row for it, leave it out or end the transaction. The word is said only where there is such a clause, as
+/// it also goes for the statements of the user's triggers (<https://sqlite.org/lang_createtrigger.html>).
+fn or_abort(shape: &Table) -> &'static str {
+    if shape.has_conflict_clause { " OR ABORT" } else { "" }
 }
 
 /// Whether a column stores a key's part as it is: text columns turn numbers into text, number columns turn text that

@@ -71,7 +71,7 @@ impl Trial {
         let marks = list((1..=count).map(|n| format!("?{n}")));
         let target = |name: &&String| references.target(source.table_no, name);
         let mut trial = Self {
-            insert: format!("INSERT INTO {} ({names}) VALUES ({marks})", Ident(&shape.name)),
+            insert: format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", Ident(&shape.name)),
             table: shape.name.clone(),
             has_local: source.local.is_some(),
             key_targets: source.key.iter().map(|name| target(&name)).collect(),
