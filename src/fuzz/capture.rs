@@ -116,8 +116,18 @@ impl Twins {
         if left == "FOREIGN KEY constraint failed" && right != left && sql.contains("REPLACE") && refers_to_itself {
             return false;
         }
+        // Which of several rows meets a constraint first is SQLite's choice, and another one in a table that has triggers.
+        let has_clause = sql.starts_with("UPDATE OR ") || schema[0].contains("ON CONFLICT");
+        let (there, here) = (contents(&conn, &self.table), contents(&self.plain, &self.table));
+        if sql.starts_with("UPDATE ")
+            && has_clause
+            && (&left, &there) != (&right, &here)
+            && there.len().max(here.len()) > 1
+        {
+            return false;
+        }
         assert_eq!(left, right, "{sql}: {schema:?}");
-        assert_eq!(contents(&conn, &self.table), contents(&self.plain, &self.table), "after {sql}: {schema:?}");
+        assert_eq!(there, here, "after {sql}: {schema:?}");
         true
     }
 
