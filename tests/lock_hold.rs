@@ -14,6 +14,8 @@ use zvon::{Remote, Replica, SyncOptions};
 
 const ITEM: &str = "CREATE TABLE item (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 const ROWS: usize = 60_000;
+/// A turn is two seconds while nobody was seen to write, then there is a rest; a machine that runs other tests is slower.
+const BOUND: Duration = Duration::from_secs(4);
 
 /// What a program saw of the lock while a sync ran.
 #[derive(Debug, Clone, Copy, Default)]
@@ -107,11 +109,11 @@ fn a_program_that_writes_waits_little_while_much_is_synced() {
 
     let writer = sync_beside(&runtime, &a, &here, &remote, write_until);
     assert!(writer.commits > 5, "{writer:?}");
-    assert!(writer.longest < Duration::from_millis(1_000), "a writer waited {:?}", writer.longest);
+    assert!(writer.longest < BOUND, "a writer waited {:?}", writer.longest);
 
     let prober = sync_beside(&runtime, &b, &there, &remote, probe_until);
     assert!(prober.commits > 5, "{prober:?}");
-    assert!(prober.longest < Duration::from_millis(1_000), "the lock was not to be had for {:?}", prober.longest);
+    assert!(prober.longest < BOUND, "the lock was not to be had for {:?}", prober.longest);
 
     runtime.block_on(converge(&[&a, &b], &remote));
     assert_eq!(table(&a, "item"), table(&b, "item"));

@@ -69,6 +69,8 @@ pub struct Table {
 #[derive(Debug, Clone)]
 pub struct Schema {
     pub tables: Vec<Table>,
+    /// What the tables' constraints say of rows that break them: ` ON CONFLICT …`, or nothing.
+    pub clause: &'static str,
 }
 
 pub fn name(table: usize) -> String {
@@ -162,14 +164,16 @@ impl Schema {
     }
 
     fn write_table(&self, sql: &mut String, no: usize, loose: bool) {
-        let table = &self.tables[no];
+        let (table, clause) = (&self.tables[no], self.clause);
         let mut parts: Vec<String> = Vec::new();
         match table.identity {
-            Identity::Text => parts.push("k TEXT PRIMARY KEY".into()),
+            Identity::Text => parts.push(format!("k TEXT PRIMARY KEY{clause}")),
             Identity::Generated { autoincrement } => {
                 parts.push(format!("k INTEGER PRIMARY KEY{}", if autoincrement { " AUTOINCREMENT" } else { "" }));
             }
-            Identity::Uuid => parts.extend(["k INTEGER PRIMARY KEY".into(), "u TEXT NOT NULL UNIQUE".into()]),
+            Identity::Uuid => {
+                parts.extend(["k INTEGER PRIMARY KEY".into(), format!("u TEXT NOT NULL{clause} UNIQUE{clause}")]);
+            }
             Identity::Pair | Identity::Link(..) => {
                 parts.extend([0, 1].map(|at| format!("{} {}", ["ka", "kb"][at], self.part_type(no, at))));
             }
@@ -188,7 +192,7 @@ impl Schema {
             };
             let mut part = format!("{name} {typed}");
             if column.not_null && !loose {
-                part += " NOT NULL";
+                part += &format!(" NOT NULL{clause}");
             }
             if column.check && !loose {
                 part += &format!(" CHECK ({name} <> {})", forbidden(column.holds).expect("a plain column"));
@@ -199,7 +203,7 @@ impl Schema {
             parts.push(part);
         }
         if !table.identity.is_one_column() {
-            parts.push("PRIMARY KEY (ka, kb)".into());
+            parts.push(format!("PRIMARY KEY (ka, kb){clause}"));
         }
         if table.differ && !loose {
             parts.push("CHECK (c0 <> c1)".into());
@@ -221,7 +225,7 @@ impl Schema {
                 let condition = unique.only_where.as_ref().map_or(String::new(), |c| format!(" WHERE {c} IS NOT NULL"));
                 indexes += &format!("CREATE UNIQUE INDEX u{no}_{n} ON t{no} ({columns}{collation}){condition};\n");
             } else {
-                parts.push(format!("UNIQUE ({columns})"));
+                parts.push(format!("UNIQUE ({columns}){clause}"));
             }
         }
         for (columns, parent, parent_columns) in self.foreign_keys(no) {
@@ -292,7 +296,7 @@ pub fn any_schema() -> impl Strategy<Value = Schema> {
 }
 
 fn build(raw: &[RawTable]) -> Schema {
-    let mut schema = Schema { tables: Vec::new() };
+    let mut schema = Schema { tables: Vec::new(), clause: "" };
     let mut identities: Vec<Identity> = Vec::new();
     for table in raw {
         let ends: Vec<usize> = (0..identities.len()).filter(|at| identities[*at].is_one_column()).collect();

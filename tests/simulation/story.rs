@@ -26,6 +26,9 @@ const YEAR_MS: u64 = 365 * DAY_MS;
 /// plain remote, stay what they were when some of them failed.
 pub const WIDE: u64 = 1_000_000;
 
+/// From here on constraints say themselves, too, what becomes of rows that break them.
+pub const CLAUSES: u64 = 2_000_000;
+
 /// Recipients whose keys nobody has any more.
 const GUESTS: [&str; 2] = [
     "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
@@ -127,7 +130,11 @@ impl Story {
         let mut rng = Rng::new(seed);
         let bytes: Vec<u8> = (0..4).flat_map(|n| hash(seed, &[&[n]]).to_le_bytes()).collect();
         let mut values = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
-        let schema = some(&mut values, any_schema());
+        let mut schema = some(&mut values, any_schema());
+        if seed >= CLAUSES {
+            let clauses = [" ON CONFLICT REPLACE", " ON CONFLICT IGNORE", " ON CONFLICT ROLLBACK", " ON CONFLICT FAIL"];
+            schema.clause = *Rng::new(hash(seed, &[b"clauses"])).pick(&clauses);
+        }
         let rows = if schema.is_layered() { some(&mut values, any_seed()) } else { Vec::new() };
         let (time, count) = (Wall::at(START_MS + YEAR_MS), 2 + rng.index(3));
         let level = *rng.pick(&[0, 1, 5, 15]);
