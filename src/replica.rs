@@ -65,6 +65,9 @@ pub struct TrackOptions {
     pub enforce_fk: Option<bool>,
     /// Rows that are missing from a table that was dropped or rebuilt were deleted; otherwise they are shown again.
     pub accept_deletes: bool,
+    /// The tables' definitions here count from now on, whatever others on a remote say. Where those said that rows are known by
+    /// other columns, and the tables were neither merged nor pushed, it is the other replicas that must follow.
+    pub redefine: bool,
     /// The tables that [`Replica::track_all`] leaves alone.
     pub except: Vec<String>,
 }
@@ -246,6 +249,7 @@ impl Replica {
                 return Err(Error::usage("a table is known by its primary key or by other columns, not by both"));
             }
         };
+        let redefine = options.redefine;
         let options = crate::capture::TrackOptions {
             wanted,
             excluded: options.exclude.clone(),
@@ -257,9 +261,14 @@ impl Replica {
             let tables = crate::capture::parents_first(conn, tables)?;
             seal(conn, &world, turns)?;
             let done: Result<Vec<TrackedNow>> = sealed(conn, &world, |log| {
-                let done = tables.iter().map(|table| track(log, &world, table, &options)).collect();
+                let done: Result<Vec<TrackedNow>> =
+                    tables.iter().map(|table| track(log, &world, table, &options)).collect();
+                let mut done = done?;
                 sync::define(log.conn)?;
-                done
+                for now in done.iter_mut().filter(|_| redefine) {
+                    sync::redefine(log.conn, &mut now.tracked)?;
+                }
+                Ok(done)
             });
             let done = done?;
             merge(conn, &world, turns, &|_| ())?;

@@ -666,11 +666,17 @@ async fn objects_that_change_names_are_refused_or_mean_the_same() {
 }
 
 #[tokio::test]
-async fn a_definition_that_blocks_a_table_is_told_and_takes_nothing() {
+async fn a_definition_that_blocks_a_table_is_told_takes_nothing_and_has_not_the_last_word() {
     let (a, b, folder, _) = two().await;
     let schema = "SELECT type, name, sql FROM sqlite_schema WHERE tbl_name = 'note' ORDER BY name";
     let before = rows(&a.connection(), schema);
-    define(&folder, "note", &["CREATE TABLE note (title TEXT PRIMARY KEY, id, n)"], &["title"], u64::MAX);
+    let other = ["CREATE TABLE note (title TEXT PRIMARY KEY, id, n)"];
+    // A version that none could be greater than is none.
+    define(&folder, "note", &other, &["title"], u64::MAX);
+    let report = sync(&a, &folder.remote()).await;
+    assert!(report.newly_rejected[0].reason.contains("far beyond"), "{report:?}");
+    assert!(report.notices.is_empty(), "{report:?}");
+    define(&folder, "note", &other, &["title"], 1 << 20);
     let report = sync(&a, &folder.remote()).await;
     assert!(report.notices.iter().any(|notice| notice.contains("neither merged nor pushed")), "{report:?}");
     // Other tables go on, and what is written to this one is kept.
@@ -684,4 +690,15 @@ async fn a_definition_that_blocks_a_table_is_told_and_takes_nothing() {
     assert_eq!(table(&b, "other"), ["'1'"]);
     assert_eq!(table(&a, "note")[0], "'1'|'kept'|1");
     assert_eq!(rows(&a.connection(), schema), before);
+
+    // One replica says that it is right, and the other one hears of it.
+    let mut options = keyed();
+    options.redefine = true;
+    let report = a.track(&["note"], &options).await.unwrap();
+    assert_eq!(report[0].notice, "");
+    converge(&[&a, &b], &folder.remote()).await;
+    assert_eq!(table(&b, "note")[0], "'1'|'kept'|1");
+    for replica in [&a, &b] {
+        assert_verified(replica, &folder.remote()).await;
+    }
 }

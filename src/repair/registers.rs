@@ -226,19 +226,22 @@ impl Walk<'_> {
             self.read(at, table_no, change)?;
         }
         let stored = Stored::read(self.conn, table_no, entity_id, &changes)?;
-        let (mut merged, mut all) = (Registers::default(), Registers::default());
+        let (mut merged, mut all, mut sure) = (Registers::default(), Registers::default(), Registers::default());
         for change in &changes {
-            let is_folded = self.is_folded(at, change, stored.registers.as_ref());
+            let is_folded = self.is_folded(at, change, &stored);
             for (column, deleted) in &change.writes {
                 let register = Register { id: change.id, own: change.own, deleted: *deleted };
                 all.fold(*column, register);
                 if is_folded {
                     merged.fold(*column, register);
                 }
+                if change.own || change.merged == 1 {
+                    sure.fold(*column, register);
+                }
             }
             self.mark(at, table_no, change, is_folded)?;
         }
-        let others = stored.registers.iter().chain([&all]);
+        let others = stored.registers.iter().chain([&all]).chain(Some(&sure).filter(|sure| !sure.is_empty()));
         let others: BTreeSet<Vec<u8>> = others.filter(|state| **state != merged).map(Registers::encode).collect();
         for state in others {
             let sql = "INSERT INTO temp.ZV_EVIDENCE (table_no, entity_id, registers) VALUES (?1, ?2, ?3)";
@@ -290,7 +293,7 @@ impl Walk<'_> {
     }
 
     /// Whether a merge has folded a change. Where marks, cursor and registers disagree, two of them are believed.
-    fn is_folded(&self, at: Option<usize>, change: &Logged, stored: Option<&Registers>) -> bool {
+    fn is_folded(&self, at: Option<usize>, change: &Logged, stored: &Stored) -> bool {
         let Some(known) = at.map(|at| &self.tables[at]) else { return change.own };
         let has_column_wait = change.waits.iter().any(|wait| wait.is_some_and(|no| no != u32::MAX));
         let waits_for_table = change.waits.contains(&None);
@@ -306,9 +309,13 @@ impl Walk<'_> {
         if !known.live || change.seq > self.cursor.at {
             return false;
         }
+        if stored.registers.is_none() && stored.has_integer {
+            // The registers cannot say it any more: a merge gave the row its integer.
+            return true;
+        }
         // It should have been marked: it was folded if that made no difference, or the registers have it.
         let would_win = |(column, _): &(u32, bool)| {
-            let held = stored.and_then(|stored| stored.get(*column)).map(|register| register.id);
+            let held = stored.registers.as_ref().and_then(|stored| stored.get(*column)).map(|register| register.id);
             wins(change.id, held)
         };
         !change.writes.iter().any(would_win)
@@ -367,6 +374,8 @@ fn head<'r>(row: &'r Row<'_>) -> Result<Option<(Logged, &'r str, &'r str)>> {
 /// What was stored of an entity.
 struct Stored {
     is_there: bool,
+    /// Whether it has a local integer.
+    has_integer: bool,
     shown: Option<bool>,
     /// `None` where it cannot be read, or holds what the log's changes of this entity did not write.
     registers: Option<Registers>,
@@ -374,6 +383,8 @@ struct Stored {
 
 impl Stored {
     fn read(conn: &Connection, table_no: u32, entity_id: &str, changes: &[Logged]) -> Result<Self> {
+        let sql = "SELECT 1 FROM ZV_LOCAL WHERE table_no = ?1 AND entity_id = ?2";
+        let has_integer = conn.prepare_cached(sql)?.exists((table_no, entity_id))?;
         let sql = "SELECT shown, registers FROM ZV_REGISTER WHERE table_no = ?1 AND entity_id = ?2";
         let found = conn.prepare_cached(sql)?.query_row((table_no, entity_id), |row| {
             let shown = match row.get_ref(0)? {
@@ -383,7 +394,7 @@ impl Stored {
             Ok((shown, row.get_ref(1)?.as_blob().ok().and_then(Registers::decode)))
         });
         let Some((shown, registers)) = found.optional()? else {
-            return Ok(Self { is_there: false, shown: None, registers: None });
+            return Ok(Self { is_there: false, has_integer, shown: None, registers: None });
         };
         let by_id: HashMap<ChangeId, &Logged> = changes.iter().map(|change| (change.id, change)).collect();
         let is_right = |(column, register): (u32, Register)| {
@@ -391,7 +402,7 @@ impl Stored {
         };
         let registers = registers.filter(|registers| registers.iter().all(is_right));
         // What cannot be read at all is no evidence of what was shown either.
-        Ok(Self { is_there: true, shown: shown.filter(|_| registers.is_some()), registers })
+        Ok(Self { is_there: true, has_integer, shown: shown.filter(|_| registers.is_some()), registers })
     }
 }
 

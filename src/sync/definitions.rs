@@ -1,6 +1,6 @@
 //! Table definitions on their way: those of tracked tables written to `schemas/`, those of the remote read from there.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use rusqlite::Connection;
@@ -8,7 +8,7 @@ use rusqlite::Connection;
 use super::Session;
 use super::plan::{Known, Refusal};
 use crate::changelog::{
-    Definition, Log, Tracked, definitions, list_tracked, newest_definition, remember_definition, save_tracked,
+    Definition, Log, Tracked, definitions, list_tracked, lower, newest_definition, remember_definition, save_tracked,
 };
 use crate::db::{immediate, read_table, same_name};
 use crate::error::Result;
@@ -23,6 +23,9 @@ pub(super) const MAX_DEFINITIONS: usize = 10_000;
 pub(super) const MAX_AT_ONCE: usize = 1_000;
 /// The most bytes of all that are kept here.
 const MAX_KNOWN_BYTES: usize = 64 << 20;
+/// How much greater than the newest known one a table's next version may be: somebody whose definition is not the right one is
+/// answered by the next greater version, which there must always be.
+const MAX_STEP: u64 = 1 << 20;
 /// So many bytes are recorded at once.
 const BATCH_BYTES: usize = 4 << 20;
 
@@ -31,7 +34,6 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
     let all = definitions(conn)?;
     for tracked in list_tracked(conn)?.into_iter().filter(Tracked::is_live) {
         let Some(statements) = statements_of(conn, tracked.name())? else { continue };
-        let newest = newest_definition(conn, tracked.table_no())?;
         let known: Vec<TableDefinition> =
             all.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
         // A schema that some version had is an older replica's: only what nobody has defined is a change.
@@ -41,19 +43,35 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         {
             continue;
         }
-        let definition = TableDefinition {
-            table: tracked.name().to_owned(),
-            statements,
-            identity: identity_of(&tracked),
-            key: logged_key(&tracked),
-            enforce_fk: tracked.enforce_fk,
-            version: newest.map_or(0, |newest| newest.version + 1),
-            entity_type: Some(tracked.source.entity_type.clone()).filter(|name| *name != tracked.source.table),
-            renamed: tracked.source.renamed.clone(),
-        };
-        remember(conn, tracked.table_no(), &definition)?;
+        define_next(conn, &tracked, statements)?;
     }
     Ok(Vec::new())
+}
+
+/// Lets the definition that a table has here count from now on, whatever others said.
+pub(crate) fn redefine(conn: &Connection, tracked: &mut Tracked) -> Result<()> {
+    if let Some(statements) = statements_of(conn, tracked.name())? {
+        define_next(conn, tracked, statements)?;
+        tracked.blocked.clear();
+        save_tracked(conn, tracked)?;
+    }
+    Ok(())
+}
+
+/// Makes the definition of a table that comes after all that are known.
+fn define_next(conn: &Connection, tracked: &Tracked, statements: Vec<String>) -> Result<()> {
+    let newest = newest_definition(conn, tracked.table_no())?;
+    let definition = TableDefinition {
+        table: tracked.name().to_owned(),
+        statements,
+        identity: identity_of(tracked),
+        key: logged_key(tracked),
+        enforce_fk: tracked.enforce_fk,
+        version: newest.map_or(0, |newest| newest.version.saturating_add(1)),
+        entity_type: Some(tracked.source.entity_type.clone()).filter(|name| *name != tracked.source.table),
+        renamed: tracked.source.renamed.clone(),
+    };
+    remember(conn, tracked.table_no(), &definition)
 }
 
 /// The columns that identify rows, by their names in the log.
@@ -102,7 +120,7 @@ pub(super) async fn pull(
     most: usize,
 ) -> Result<Found> {
     let (mut found, mut fetched, mut bytes) = (Found::default(), Vec::new(), 0);
-    let (lacking, mut room) = lacking(session, remote, listing, known).await?;
+    let Lacking { listed: lacking, mut room, mut versions } = lacking(session, remote, listing, known).await?;
     let left = lacking.len().saturating_sub(most);
     for listed in lacking.into_iter().take(most) {
         let refuse = |reason: String| Refusal::of_other(listed, reason);
@@ -112,12 +130,20 @@ pub(super) async fn pull(
                 break;
             }
             Fetched::Bytes(read) => match TableDefinition::decode(&read) {
-                Ok(definition) if remote.schema_names(&definition.hash()).contains(&listed.name) => {
+                Ok(definition) if !remote.schema_names(&definition.hash()).contains(&listed.name) => {
+                    found.refused.push(refuse("it does not have the content that its name says".to_owned()));
+                }
+                Ok(definition) if !versions.take(&definition) => {
+                    let version = definition.version;
+                    found
+                        .refused
+                        .push(refuse(format!("its version {version} is far beyond any that the table has had")));
+                }
+                Ok(definition) => {
                     (room, bytes) = (room - read.len(), bytes + read.len());
                     fetched.push(definition);
                     found.read.push(listed.name);
                 }
-                Ok(_) => found.refused.push(refuse("it does not have the content that its name says".to_owned())),
                 Err(bad) => found.refused.push(refuse(format!("it is no table definition: {bad}"))),
             },
             Fetched::Unopened(bad) => found.refused.push(refuse(bad.to_string())),
@@ -137,13 +163,32 @@ pub(super) async fn pull(
     Ok(found)
 }
 
-/// The definitions to ask for, and for how many bytes of them there is room here.
-async fn lacking(
-    session: &Session,
-    remote: &Remote,
-    listing: &Listing,
-    known: &Arc<Known>,
-) -> Result<(Vec<Listed>, usize)> {
+/// Definitions that are not known here.
+struct Lacking {
+    /// Those to ask for.
+    listed: Vec<Listed>,
+    /// For how many bytes of them there is room.
+    room: usize,
+    versions: Versions,
+}
+
+/// The newest version of each table that is known, by the table's name in the log.
+#[derive(Default)]
+struct Versions(HashMap<String, u64>);
+
+impl Versions {
+    /// Takes note of a definition; false, and nothing done, if its version is out of all proportion.
+    fn take(&mut self, definition: &TableDefinition) -> bool {
+        let newest = self.0.entry(lower(definition.entity_type())).or_default();
+        let fits = definition.version <= newest.saturating_add(MAX_STEP);
+        if fits {
+            *newest = definition.version.max(*newest);
+        }
+        fits
+    }
+}
+
+async fn lacking(session: &Session, remote: &Remote, listing: &Listing, known: &Arc<Known>) -> Result<Lacking> {
     let is_definition = |listed: &&Listed| matches!(listed.name, ObjectName::Schema(_));
     let listed = listing.others.iter().filter(is_definition);
     let listed: Vec<Listed> = listed.filter(|listed| remote.content_len(listed.size) <= LIMIT).copied().collect();
@@ -153,12 +198,18 @@ async fn lacking(
             let here = definitions(conn)?;
             let bytes: usize = here.iter().map(|definition| definition.body.len()).sum();
             let room = if here.len() < MAX_DEFINITIONS { MAX_KNOWN_BYTES.saturating_sub(bytes) } else { 0 };
+            let mut versions = Versions::default();
+            for definition in here.iter().filter_map(decode) {
+                // What is known already counts as it is.
+                let newest = versions.0.entry(lower(definition.entity_type())).or_default();
+                *newest = definition.version.max(*newest);
+            }
             let here: HashSet<ObjectName> = here.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
             let (known_here, lacking): (Vec<Listed>, Vec<Listed>) =
                 listed.into_iter().partition(|listed| here.contains(&listed.name));
             // What came another way is not asked for any more: nobody is to hear of it for ever.
             known.forget(conn, known_here.iter().map(|listed| listed.name))?;
-            Ok((known.wanted(conn, lacking)?, room))
+            Ok(Lacking { listed: known.wanted(conn, lacking)?, room, versions })
         })
         .await
 }
@@ -203,11 +254,11 @@ fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
         tracked.blocked.clear();
         return None;
     }
+    let name = tracked.name();
+    let (here, there) = (key_words(here), key_words(&newest.key));
     let why = format!(
-        "{}: a row is known by {} here and by {} on the remote; the table is neither merged nor pushed",
-        tracked.name(),
-        key_words(here),
-        key_words(&newest.key)
+        "{name}: a row is known by {here} here and by {there} on the remote; the table is neither merged nor pushed (`zvon track \
+         {name} --redefine` if it is right here)"
     );
     tracked.blocked.clone_from(&why);
     Some(why)

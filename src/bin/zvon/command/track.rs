@@ -45,6 +45,11 @@ pub struct Args {
     #[arg(long)]
     no_enforce_fk: bool,
 
+    /// Let the definition that the tables have here count from now on, whatever others on a remote say: for tables that are
+    /// neither merged nor pushed, as somebody says that their rows are known by other columns.
+    #[arg(long, conflicts_with = "all")]
+    redefine: bool,
+
     /// Count the rows that are missing since their table was dropped or rebuilt as deleted.
     #[arg(long)]
     accept_deletes: bool,
@@ -75,6 +80,7 @@ fn options(args: &Args) -> TrackOptions {
     options.except.clone_from(&args.except);
     options.enforce_fk = (args.enforce_fk || args.no_enforce_fk).then_some(args.enforce_fk);
     options.accept_deletes = args.accept_deletes;
+    options.redefine = args.redefine;
     options
 }
 
