@@ -262,3 +262,39 @@ async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
     }
     verified(&[&a, &b], &shared).await;
 }
+
+/// Seed 402557 of the simulation: 1 and 1.0 are equal to SQLite, and two values in a column that has no type.
+#[tokio::test]
+async fn a_number_that_only_changes_its_class_while_its_table_is_altered_is_an_edit() {
+    let remote = fresh_remote();
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, free, n NUMERIC, r REAL); CREATE TABLE s (id TEXT PRIMARY KEY, free ANY) STRICT";
+    let (a, b) = (replica(schema).await, replica(schema).await);
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO t VALUES ('x', 1, 1, 1), ('y', 2.0, 2, 2); INSERT INTO s VALUES ('x', 1), ('y', 2.0)");
+    converge(&[&a, &b], &remote).await;
+    for name in ["t", "s"] {
+        let other = if name == "t" { ", n = 1.0, r = 1" } else { "" };
+        let sql =
+            format!("UPDATE {name} SET free = 1.0{other} WHERE id = 'x'; UPDATE {name} SET free = 2 WHERE id = 'y'");
+        a.alter_begin(&[name]).await.unwrap();
+        run(&a, &sql);
+        let report = a.alter_end(name, &AlterOptions::default()).await.unwrap();
+        assert_eq!(report.changed, 2, "{name}");
+    }
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "t"), ["'x'|1.0|1|1.0", "'y'|2|2|2.0"]);
+        assert_eq!(table(replica, "s"), ["'x'|1.0", "'y'|2"]);
+    }
+    verified(&[&a, &b], &remote).await;
+    // What is written past the triggers is seen.
+    let conn = a.connection();
+    let triggers: Vec<String> = rows(&conn, "SELECT name FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = 't'");
+    for name in triggers {
+        conn.execute_batch(&format!("DROP TRIGGER \"{}\"", name.trim_matches('\''))).unwrap();
+    }
+    conn.execute_batch("UPDATE t SET free = 1 WHERE id = 'x'").unwrap();
+    drop(conn);
+    let problems = a.verify().await.unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains("column free is not what the log says")), "{problems:?}");
+}

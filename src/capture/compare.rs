@@ -9,8 +9,8 @@ use crate::changelog::{
     referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
-    Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_value, same_name,
-    set_metadata,
+    Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
+    read_value, same_name, set_metadata,
 };
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock, ROWID_FIELD, Registers, Value};
@@ -460,9 +460,19 @@ pub(crate) fn same_through_affinity(
     value: &Value,
 ) -> Result<bool> {
     let (name, found) = (Ident(&source.table), condition(source.locator(), 2));
-    let sql = format!("SELECT {} IS ?1 COLLATE BINARY FROM {name} WHERE {found}", Ident(column));
+    // To SQLite 1 and 1.0 are equal; a column without a type holds either as it is, and they are two values.
+    let column_name = Ident(column);
+    let sql = format!(
+        "SELECT {column_name} IS ?1 COLLATE BINARY, typeof({column_name}) <> typeof(?1) FROM {name} WHERE {found}"
+    );
     let parameters = std::iter::once(value).chain(locator).map(bind_value);
-    Ok(conn.prepare_cached(&sql)?.query_row(params_from_iter(parameters), |row| row.get(0))?)
+    let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?));
+    let (is_equal, is_other_class): (bool, bool) =
+        conn.prepare_cached(&sql)?.query_row(params_from_iter(parameters), read)?;
+    if is_equal && is_other_class {
+        return Ok(read_affinity(conn, &source.table, column)? != Some(Affinity::Blob));
+    }
+    Ok(is_equal)
 }
 
 /// The values of one row's base; the fields of a change are read once, as most columns share one.

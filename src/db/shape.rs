@@ -239,6 +239,14 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool) -> Result<()
     Ok(())
 }
 
+/// The affinity of a column.
+pub(crate) fn read_affinity(conn: &Connection, table: &str, column: &str) -> Result<Option<Affinity>> {
+    let sql = "SELECT c.type, t.strict FROM pragma_table_list AS t, pragma_table_xinfo(t.name) AS c \
+               WHERE t.schema = 'main' AND t.name = ?1 COLLATE NOCASE AND c.name = ?2 COLLATE NOCASE";
+    let read = |row: &Row<'_>| Ok(Affinity::of(&row.get::<_, String>(0)?, row.get(1)?));
+    Ok(conn.prepare_cached(sql)?.query_row([table, column], read).optional()?)
+}
+
 fn read_uniques(conn: &Connection, table: &str) -> Result<Vec<Unique>> {
     let sql = "SELECT l.name, l.origin = 'pk', s.sql FROM pragma_index_list(?1) AS l \
                LEFT JOIN sqlite_schema AS s ON s.type = 'index' AND s.name = l.name WHERE l.\"unique\" ORDER BY l.seq";
