@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use rusqlite::Connection;
 use tokio::task::JoinHandle;
-use zvon::{AlterOptions, Remote, Replica, Settings};
+use zvon::{AlterOptions, ErrorKind, Remote, Replica, Settings};
 
 use crate::naive::dump;
 use crate::schema::Schema;
@@ -206,7 +206,12 @@ impl Peer {
             Version::Plain if plain(&self.replica, "ALTER TABLE t0 ADD COLUMN extra INTEGER") => Version::Added,
             Version::Added if self.replica.alter_begin(&["t0"]).await.is_ok() => Version::Begun,
             Version::Begun if plain(&self.replica, "ALTER TABLE t0 RENAME COLUMN extra TO further") => Version::Renamed,
-            Version::Renamed if self.replica.alter_end("t0", &AlterOptions::default()).await.is_ok() => Version::Ended,
+            Version::Renamed => match self.replica.alter_end("t0", &AlterOptions::default()).await {
+                Ok(_) => Version::Ended,
+                // Whoever died in the merge that follows has ended it.
+                Err(error) if error.kind() == ErrorKind::Usage => Version::Ended,
+                Err(_) => Version::Renamed,
+            },
             now => now,
         };
         self.version = next;

@@ -583,6 +583,7 @@ impl Story {
                         "{n}: pulled {pulled}, merged {merged}, pushed {pushed}, waiting {waiting}, redated {redated}"
                     )
                 });
+                moved += report.pulled + report.pushed + report.merged + report.waiting + report.redated;
                 self.outcome.syncs += 1;
             }
             // What a replica wrote and forgot, with the backup that was put back, may wait for its time on the remote alone.
