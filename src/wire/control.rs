@@ -2,10 +2,11 @@
 //! Owns their bytes and their limits; whether a definition's SQL may be run is for `db` to judge.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::io::Cursor;
 
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::BadFile;
@@ -29,9 +30,27 @@ pub(crate) struct RemoteIdentity {
     /// The version of the format that the remote is written in.
     format: u64,
     /// The UUID that is the object's name too.
+    #[serde(deserialize_with = "text")]
     pub(crate) identity: String,
     /// What a program must know beyond the format to read or write here, such as encryption.
     requires: Vec<String>,
+}
+
+/// Text, and no bytes that happen to be some, which would do for serde.
+fn text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    struct Text;
+    impl Visitor<'_> for Text {
+        type Value = String;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("text")
+        }
+
+        fn visit_str<E>(self, text: &str) -> Result<String, E> {
+            Ok(text.to_owned())
+        }
+    }
+    from.deserialize_str(Text)
 }
 
 impl RemoteIdentity {
@@ -256,6 +275,10 @@ mod tests {
         assert_eq!(RemoteIdentity::decode(&strange), Err(BadFile::UnknownRequirement));
         let more = pack(json!({"format": 1, "identity": "x", "requires": [], "made_by": {"name": "y"}}));
         assert_eq!(RemoteIdentity::decode(&more), Ok(RemoteIdentity::new("x")));
+        let mut bytes = RemoteIdentity::new("019b76da-a800-7000-8000-000000000001").encode();
+        assert_eq!(bytes[18], 0xD9);
+        bytes[18] = 0xC4;
+        assert_eq!(RemoteIdentity::decode(&bytes), Err(BadFile::WrongType { part: "identity" }), "bytes are no text");
         let less = pack(json!({"format": 1, "identity": "x"}));
         assert_eq!(RemoteIdentity::decode(&less), Err(BadFile::WrongType { part: "identity" }));
     }
