@@ -408,3 +408,39 @@ async fn parents_that_are_not_tracked_are_not_asked_for() {
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Seed 501037 of the simulation: a row that is shown without its reference keeps its value, though the index leaves it out.
+#[tokio::test]
+async fn verify_knows_who_keeps_a_value_whose_index_asks_for_the_missing_reference() {
+    let schema = "CREATE TABLE p (k INTEGER PRIMARY KEY, name TEXT UNIQUE);
+                  CREATE TABLE c (k INTEGER PRIMARY KEY, code TEXT, p INTEGER REFERENCES p);
+                  CREATE UNIQUE INDEX u ON c (code) WHERE p IS NOT NULL";
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let mut replicas = Vec::new();
+    for seed in [1, 2] {
+        let replica = on_the_wall(Replica::in_memory().unwrap(), &wall, seed);
+        run(&replica, schema);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(false);
+        replica.track_all(&options).await.unwrap();
+        replicas.push(replica);
+    }
+    let [a, b] = &replicas[..] else { unreachable!() };
+    converge(&[a, b], &remote).await;
+    for (replica, sql) in [
+        (b, "INSERT INTO p VALUES (1, 'same')"),
+        (a, "INSERT INTO p VALUES (1, 'same'); INSERT INTO c VALUES (1, 'x', 1)"),
+        (b, "INSERT INTO c VALUES (1, 'x', 1)"),
+    ] {
+        wall.advance(1);
+        run(replica, sql);
+    }
+    converge(&[a, b], &remote).await;
+    for replica in [a, b] {
+        assert_eq!(rows(&replica.connection(), "SELECT code, p FROM c"), ["'x'|NULL"]);
+        let held: Vec<String> =
+            held(replica).await.iter().map(|row| row[..1].to_owned() + &row[row.len() - 7..]).collect();
+        assert_eq!(held, ["p unique", "c unique"]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -362,6 +362,17 @@ impl Visible<'_, '_> {
         while let Some(row) = rows.next()? {
             found.extend(row_entity_id(self.context, checked.known, row)?.map(|id| (table_no, id)));
         }
+        // Where the index leaves out rows without the reference, it does not find the one that is shown without it.
+        let sql = "SELECT entity_id FROM ZV_CLAIM WHERE table_no = ?1 AND rule = ?2 AND value = ?3";
+        let mut statement = conn.prepare_cached(sql)?;
+        let rule = checked.trial.rule_name(claim.rule);
+        let noted = statement.query_map((table_no, rule, &claim.value), |row| row.get::<_, String>(0))?;
+        for id in noted {
+            let key = (table_no, id?);
+            if self.is_there(&key, &BTreeSet::new())? {
+                found.push(key);
+            }
+        }
         Ok(found)
     }
 
