@@ -6,12 +6,16 @@ mod common;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Poll;
 
-use common::faulty_store::{FaultyStore, Verdict};
+use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::*;
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
-use tokio::sync::Notify;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::sync::{Barrier, Notify};
 use zvon::{ErrorKind, Remote, Replica, SyncOptions};
 
 const TABLES: &str = "CREATE TABLE author (id TEXT PRIMARY KEY, name TEXT);
@@ -225,4 +229,61 @@ async fn a_clone_that_was_cut_off_at_its_very_beginning_goes_on() {
     rusqlite::Connection::open(&other).unwrap().execute_batch("CREATE TABLE mine (x)").unwrap();
     let error = Replica::clone_from(&remote, &other, zvon::Settings::default(), None).await.err().unwrap();
     assert_eq!(error.kind(), zvon::ErrorKind::Database);
+}
+
+/// Seed 1205430 of the simulation: the other sync saw an old, empty listing, forgot all places and failed; the first then recorded
+/// that it had pushed all, and a file that had been there was missed by nobody once it was gone.
+#[tokio::test]
+async fn what_another_sync_forgot_meanwhile_is_not_taken_for_pushed() {
+    let (home, store) = (tempfile::tempdir().unwrap(), Arc::new(InMemory::new()));
+    let path = home.path().join("a.db");
+    let (a, twin) = (Replica::init(&path).unwrap(), Replica::open(&path).unwrap());
+    run(&a, TABLES);
+    a.track_all(&keyed()).await.unwrap();
+    sync(&a, &honest(&store)).await;
+    let through = |store: &Arc<FaultyStore>| Remote::from_store(URL, store.clone(), "base").unwrap();
+
+    let before = store_names(&store).await;
+    run(&a, "INSERT INTO author VALUES ('x', 'Xenia')");
+    let unlucky = FaultyStore::new(&store, |_, request| match request {
+        Request::Put => Verdict::FailAfter,
+        _ => Verdict::Pass,
+    });
+    a.sync(&through(&unlucky), &SyncOptions::default()).await.unwrap_err();
+    let there: Vec<_> = store_names(&store).await.into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(there.len(), 1, "{there:?}");
+
+    run(&a, "INSERT INTO author VALUES ('y', 'Yann')");
+    let (barrier, asked) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (meeting, notice) = (Arc::clone(&barrier), Arc::clone(&asked));
+    let waiting = FaultyStore::new(&store, move |_, request| match request {
+        Request::Put => {
+            notice.store(true, Ordering::SeqCst);
+            Verdict::Meet(Arc::clone(&meeting))
+        }
+        _ => Verdict::Pass,
+    });
+    let empty = FaultyStore::new(&Arc::new(InMemory::new()), |_, request| match request {
+        Request::Put => Verdict::FailBefore,
+        _ => Verdict::Pass,
+    });
+    let (remote, options) = (through(&waiting), SyncOptions::default());
+    let other = async {
+        while !asked.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        twin.sync(&through(&empty), &SyncOptions::default()).await.unwrap_err();
+        barrier.wait().await;
+    };
+    let (first, ()) = tokio::join!(a.sync(&remote, &options), other);
+    assert_eq!(first.unwrap().pushed, 1);
+
+    store.delete(&there[0]).await.unwrap();
+    sync(&a, &honest(&store)).await;
+    assert!(store_names(&store).await.contains(&there[0]), "nobody misses it");
+    assert_verified(&a, &honest(&store)).await;
+}
+
+async fn store_names(store: &Arc<InMemory>) -> Vec<Path> {
+    store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap()
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::{Connection, OptionalExtension};
 
 use super::conflicts::id_from;
+use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::wire::{decode_ids, encode_ids};
@@ -227,7 +228,12 @@ pub(crate) fn forget_places(conn: &Connection, remote: i64) -> Result<()> {
     ] {
         conn.prepare_cached(sql)?.execute([remote])?;
     }
-    Ok(())
+    set_metadata(conn, Metadata::Emptied, emptied(conn)? + 1)
+}
+
+/// How often places were forgotten altogether. A sync that others' forgetting overtakes does not know any more what is there.
+pub(crate) fn emptied(conn: &Connection) -> Result<u64> {
+    Ok(get_metadata(conn, Metadata::Emptied)?.unwrap_or(0))
 }
 
 /// Records that a change is to be put back.

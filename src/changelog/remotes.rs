@@ -3,6 +3,7 @@
 use rusqlite::{Connection, OptionalExtension, Row};
 
 use super::conflicts::id_from;
+use super::placed::emptied;
 use crate::error::Result;
 use crate::model::ChangeId;
 
@@ -17,6 +18,8 @@ pub(crate) struct RemoteRow {
     /// The object that says so.
     pub(crate) layout_id: String,
     pub(crate) last_sync_ms: u64,
+    /// How often places were forgotten altogether when this was read.
+    pub(crate) emptied: u64,
 }
 
 /// The row of a remote, made on first meeting.
@@ -29,7 +32,7 @@ pub(crate) fn remember_remote(conn: &Connection, url: &str) -> Result<RemoteRow>
 /// Every remote that the replica has met.
 pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
     let sql = "SELECT no, url, pushed_seq, layout, layout_id, last_sync_ms FROM ZV_REMOTE ORDER BY no";
-    let mut statement = conn.prepare_cached(sql)?;
+    let (mut statement, emptied) = (conn.prepare_cached(sql)?, emptied(conn)?);
     let rows = statement.query_map([], |row| {
         Ok(RemoteRow {
             no: row.get(0)?,
@@ -38,6 +41,7 @@ pub(crate) fn list_remotes(conn: &Connection) -> Result<Vec<RemoteRow>> {
             layout: row.get(3)?,
             layout_id: row.get(4)?,
             last_sync_ms: row.get(5)?,
+            emptied,
         })
     })?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)

@@ -23,6 +23,8 @@ pub(crate) enum Metadata {
     MergedSeq,
     /// The remote that `init --remote` named.
     Remote,
+    /// How often all that was remembered of a remote was forgotten, as it turned out empty.
+    Emptied,
 }
 
 impl Metadata {
@@ -36,6 +38,7 @@ impl Metadata {
             Self::ExposedBackfills => "exposed_backfills",
             Self::MergedSeq => "merged_seq",
             Self::Remote => "remote",
+            Self::Emptied => "emptied",
         }
     }
 }

@@ -90,7 +90,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let session = &session.with_meter(remote);
     let _repeating = session.repeat_reports();
     let mut report = SyncReport { remote: remote.url().to_owned(), ..SyncReport::default() };
-    let row = prepare(session, remote, &mut report).await?;
+    let mut row = prepare(session, remote, &mut report).await?;
     let listing = list(session, remote).await?;
     let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     let meeting = meet(session, remote, &row, &listing, options).await?;
@@ -98,7 +98,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     redate_own(session, &mut report).await?;
     pull_definitions(session, remote, &row, &listing, options, &mut report).await?;
     let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
-    places::reconcile(session, &row, &listing).await?;
+    row.emptied += u64::from(places::reconcile(session, &row, &listing).await?);
     merge_all(session, &row, &listing, &mut report).await?;
     let remote = &unlock::settle(session, remote.clone(), row.no, &listing).await?;
     let layout = announce(session, remote, &row, &listing, &meeting, options, &mut report.notices).await?;

@@ -14,25 +14,27 @@ use crate::error::Result;
 use crate::model::ChangeId;
 use crate::remote::Listing;
 
-/// Brings what is remembered of a remote in line with a listing, after everything listed was looked at.
-pub(super) async fn reconcile(session: &Session, row: &RemoteRow, listing: &Arc<Listing>) -> Result<()> {
+/// Brings what is remembered of a remote in line with a listing, after everything listed was looked at. Returns whether all of it
+/// was forgotten.
+pub(super) async fn reconcile(session: &Session, row: &RemoteRow, listing: &Arc<Listing>) -> Result<bool> {
     let (listing, no, files) = (Arc::clone(listing), row.no, row.is_laid_out_as_files());
     session.run(move |conn| compare(conn, no, &listing, files)).await
 }
 
-fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Result<()> {
+fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Result<bool> {
     let remembered = list_packs(conn, no)?;
     let is_gone = |pack: ChangeId| listing.packs.binary_search_by_key(&pack, |listed| listed.id).is_err();
     let packs: Vec<ChangeId> = remembered.iter().map(|row| row.pack).filter(|pack| is_gone(*pack)).collect();
     let loose = gone_loose(conn, no, listing)?;
     if packs.is_empty() && loose.is_empty() {
-        return Ok(());
+        return Ok(false);
     }
     let tx = immediate(conn)?;
     if listing.is_without_changes() {
         // All of it is to go there again, from the first change on: nothing has to be looked up.
         forget_places(&tx, no)?;
-        return Ok(tx.commit()?);
+        tx.commit()?;
+        return Ok(true);
     }
     let mut gone = loose;
     gone.iter().try_for_each(|id| forget_loose(&tx, no, *id))?;
@@ -48,7 +50,8 @@ fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Re
             lose(&tx, no, id)?;
         }
     }
-    Ok(tx.commit()?)
+    tx.commit()?;
+    Ok(false)
 }
 
 /// The loose files that are remembered and not listed.

@@ -11,7 +11,7 @@ use rusqlite::Connection;
 use super::plan::is_there;
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
 use crate::changelog::{
-    Kept, Log, Names, NewPack, Places, contains, keep, list_tracked, lost, pushed_seq, read_change, regain,
+    Kept, Log, Names, NewPack, Places, contains, emptied, keep, list_tracked, lost, pushed_seq, read_change, regain,
     remember_pack, set_pushed, unkeep,
 };
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
@@ -104,7 +104,7 @@ pub(super) async fn push(
         }
         producer.random = session.world.random();
         let before = report.pushed;
-        let put = put_part(session, remote, row.no, part, report);
+        let put = put_part(session, remote, row, part, report);
         let (put, produced) = futures::join!(put, produce(session, producer));
         put?;
         (producer, next) = produced?;
@@ -272,7 +272,14 @@ fn blocked_tables(conn: &Connection) -> Result<HashSet<u32>> {
     Ok(tracked.iter().filter(|table| !table.blocked.is_empty()).map(|table| table.table_no()).collect())
 }
 
-async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, report: &mut SyncReport) -> Result<()> {
+async fn put_part(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    part: Part,
+    report: &mut SyncReport,
+) -> Result<()> {
+    let (no, known_emptied) = (row.no, row.emptied);
     let Part { pack, files, kept, healed, regained, pushed } = part;
     let loose: Vec<ChangeId> = files.iter().map(|(id, _)| *id).collect();
     let count = loose.len() + pack.as_ref().map_or(0, |(_, packed)| packed.ids.len());
@@ -287,6 +294,7 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
+            let emptied_now = emptied(&tx)?;
             if let Some((name, packed)) = &pack {
                 remember_pack(&tx, no, own_pack(*name, packed, epoch), now_ms)?;
             }
@@ -294,7 +302,8 @@ async fn put_part(session: &Session, remote: &Remote, no: i64, part: Part, repor
             loose.iter().try_for_each(|id| places.remember_loose(*id))?;
             kept.iter().filter(|kept| kept.seq > 0).try_for_each(|kept| keep(&tx, kept))?;
             regained.iter().try_for_each(|id| regain(&tx, no, *id))?;
-            if let Some(end) = pushed {
+            // Where another sync found the remote empty meanwhile, what was there when this one began has no place any more.
+            if let Some(end) = pushed.filter(|_| emptied_now == known_emptied) {
                 set_pushed(&tx, no, end)?;
             }
             Ok(tx.commit()?)

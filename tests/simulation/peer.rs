@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use zvon::{AlterOptions, ErrorKind, Remote, Replica, Settings};
 
 use crate::naive::dump;
-use crate::schema::Schema;
+use crate::schema::{Schema, name};
 use crate::setup::set_up;
 use crate::wall::Wall;
 use crate::writes::Write;
@@ -170,7 +170,7 @@ impl Peer {
             conn.execute_batch("BEGIN IMMEDIATE").unwrap();
         }
         for write in writes {
-            for sql in write.statements(schema) {
+            for sql in write.statements(schema).into_iter().filter(|sql| !spoils_an_index(sql, schema)) {
                 // What the database refuses is refused, a commit of a dying process too.
                 if let Err(error) = conn.execute(&sql, []) {
                     assert!(self.is_dead() || is_refusal(&error), "{sql}: {error}");
@@ -290,4 +290,15 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(suffix);
     name.into()
+}
+
+/// Where a row is replaced that the updated row itself refers to, by a reference that becomes NULL then, SQLite (3.40 as the one
+/// within) updates an index by the value from before: `PRAGMA integrity_check` finds a row missing, with and without triggers.
+fn spoils_an_index(sql: &str, schema: &Schema) -> bool {
+    let Some(rest) = sql.strip_prefix("UPDATE OR REPLACE ") else { return false };
+    (0..schema.tables.len()).any(|no| {
+        rest.starts_with(&format!("{} ", name(no)))
+            && schema.tables[no].on_delete.contains("SET NULL")
+            && schema.foreign_keys(no).iter().any(|(_, parent, _)| *parent == no)
+    })
 }
