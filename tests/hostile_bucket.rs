@@ -16,18 +16,12 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use async_trait::async_trait;
+use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::packs::pack;
 use common::shared_folder::{SharedFolder, change, field, file_name, msgpack, name_of, note_change};
 use common::wall::{DAY_MS, HOUR_MS, START_MS, Wall, clocked, on_the_wall};
 use common::*;
-use futures::stream::{self, BoxStream, StreamExt};
 use object_store::memory::InMemory;
-use object_store::path::Path;
-use object_store::{
-    CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, PutMultipartOptions,
-    PutOptions, PutPayload, PutResult,
-};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,81 +79,13 @@ fn own_rows(replica: &Replica, table: &str) -> u64 {
 // Listings without an end.
 
 /// A store whose listing a test makes up.
-struct Lister {
-    inner: InMemory,
-    names: Box<dyn Fn(u64) -> String + Send + Sync>,
-}
-
-impl std::fmt::Debug for Lister {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lister")
-    }
-}
-
-impl std::fmt::Display for Lister {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Lister")
-    }
-}
-
-#[async_trait]
-impl ObjectStore for Lister {
-    async fn put_opts(&self, at: &Path, bytes: PutPayload, options: PutOptions) -> object_store::Result<PutResult> {
-        self.inner.put_opts(at, bytes, options).await
-    }
-
-    async fn put_multipart_opts(
-        &self,
-        at: &Path,
-        options: PutMultipartOptions,
-    ) -> object_store::Result<Box<dyn MultipartUpload>> {
-        self.inner.put_multipart_opts(at, options).await
-    }
-
-    async fn get_opts(&self, at: &Path, options: GetOptions) -> object_store::Result<GetResult> {
-        self.inner.get_opts(at, options).await
-    }
-
-    fn delete_stream(
-        &self,
-        at: BoxStream<'static, object_store::Result<Path>>,
-    ) -> BoxStream<'static, object_store::Result<Path>> {
-        self.inner.delete_stream(at)
-    }
-
-    fn list(&self, _: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let meta = |name: String| ObjectMeta {
-            location: Path::from(name),
-            last_modified: std::time::UNIX_EPOCH.into(),
-            size: 1,
-            e_tag: None,
-            version: None,
-        };
-        // It has no end, and yields now and then, so that a test's clock may run out.
-        let names: Vec<_> = (0..100_000).map(|n| Ok(meta((self.names)(n)))).collect();
-        let again = stream::iter(0..).then(move |_| {
-            let names = names.iter().map(|meta: &object_store::Result<ObjectMeta>| Ok(meta.as_ref().unwrap().clone()));
-            let names: Vec<object_store::Result<ObjectMeta>> = names.collect();
-            async move {
-                tokio::task::yield_now().await;
-                stream::iter(names)
-            }
-        });
-        again.flatten().boxed()
-    }
-
-    async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
-        self.inner.list_with_delimiter(prefix).await
-    }
-
-    async fn copy_opts(&self, from: &Path, to: &Path, options: CopyOptions) -> object_store::Result<()> {
-        self.inner.copy_opts(from, to, options).await
-    }
-}
-
 fn lister(names: impl Fn(u64) -> String + Send + Sync + 'static) -> Remote {
-    let store = Lister { inner: InMemory::new(), names: Box::new(names) };
-    Remote::from_store("lister", Arc::new(store), "").unwrap()
+    let names = Verdict::Names(Arc::new(names));
+    let store = FaultyStore::new(&Arc::new(InMemory::new()), move |_, request| match request {
+        Request::List => names.clone(),
+        _ => Verdict::Pass,
+    });
+    Remote::from_store("lister", store, "").unwrap()
 }
 
 #[tokio::test]

@@ -37,6 +37,8 @@ pub enum Verdict {
     Meet(Arc<Barrier>),
     /// It is answered, with this size as that of every object.
     Claim(u64),
+    /// A listing is answered with made-up names of 100,000 numbers, over and over without an end.
+    Names(Arc<dyn Fn(u64) -> String + Send + Sync>),
 }
 
 type Rule = dyn Fn(usize, Request) -> Verdict + Send + Sync;
@@ -91,7 +93,7 @@ async fn begin(verdict: &Verdict) -> object_store::Result<()> {
             barrier.wait().await;
             Ok(())
         }
-        Verdict::Pass | Verdict::FailAfter | Verdict::Claim(_) => Ok(()),
+        Verdict::Pass | Verdict::FailAfter | Verdict::Claim(_) | Verdict::Names(_) => Ok(()),
     }
 }
 
@@ -117,6 +119,26 @@ async fn list_all(
         _ => {}
     }
     listed
+}
+
+/// It yields now and then, so that a test's clock may run out.
+fn list_over_and_over(names: &dyn Fn(u64) -> String) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
+    let meta = |name: String| ObjectMeta {
+        location: Path::from(name),
+        last_modified: std::time::UNIX_EPOCH.into(),
+        size: 1,
+        e_tag: None,
+        version: None,
+    };
+    let metas: Vec<ObjectMeta> = (0..100_000).map(|n| meta(names(n))).collect();
+    let again = stream::iter(0..).then(move |_| {
+        let metas = metas.clone();
+        async move {
+            tokio::task::yield_now().await;
+            stream::iter(metas.into_iter().map(Ok))
+        }
+    });
+    again.flatten().boxed()
 }
 
 #[async_trait]
@@ -153,8 +175,13 @@ impl ObjectStore for FaultyStore {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, object_store::Result<ObjectMeta>> {
-        let listed = list_all(Arc::clone(&self.inner), prefix.cloned(), self.judge(Request::List));
-        stream::once(listed).flat_map(stream::iter).boxed()
+        match self.judge(Request::List) {
+            Verdict::Names(names) => list_over_and_over(&*names),
+            verdict => {
+                let listed = list_all(Arc::clone(&self.inner), prefix.cloned(), verdict);
+                stream::once(listed).flat_map(stream::iter).boxed()
+            }
+        }
     }
 
     async fn list_with_delimiter(&self, prefix: Option<&Path>) -> object_store::Result<ListResult> {
