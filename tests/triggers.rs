@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use zvon::Replica;
+use zvon::{Replica, TrackOptions};
 
 /// A replica whose named tables are tracked; others are its own.
 async fn tracking(schema: &str, tables: &[&str]) -> Replica {
@@ -284,6 +284,152 @@ async fn a_trigger_that_writes_children_of_nobody_leaves_no_trace() {
         assert_eq!(table(replica, "child"), ["'c'|'p'"]);
         assert_eq!(table(replica, "parent"), ["'p'|1", "'q'|1"]);
         assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn a_row_that_a_trigger_renumbered_at_merge_is_back() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE other (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TRIGGER renumber AFTER INSERT ON t BEGIN UPDATE other SET k = 100 + k WHERE v = NEW.v; END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        replica.track(&["t", "other"], &TrackOptions::default()).await.unwrap();
+    }
+    run(&a, "INSERT INTO other VALUES (7, 'stays'), (8, 'moves')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER renumber; INSERT INTO t (v) VALUES ('moves')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "other"), ["7|'stays'", "8|'moves'"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+/// In the place of a row that is gone, the trigger's row was taken for it, and for one that has the value by right.
+#[tokio::test]
+async fn a_row_that_a_trigger_makes_at_merge_keeps_no_other_out() {
+    let schema =
+        "CREATE TABLE code (k INTEGER PRIMARY KEY, v TEXT UNIQUE); CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TRIGGER makes BEFORE INSERT ON t BEGIN INSERT OR REPLACE INTO code (v) VALUES ('x'); END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        replica.track(&["code", "t"], &TrackOptions::default()).await.unwrap();
+    }
+    run(&a, "INSERT INTO code VALUES (1, 'x')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER makes; DELETE FROM code; INSERT INTO code VALUES (2, 'x'); INSERT INTO t VALUES (1, 'y')");
+    sync(&b, &remote).await;
+    sync(&a, &remote).await;
+    assert_eq!(held(&a).await, [] as [&str; 0]);
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "code"), ["2|'x'"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+/// Taking back what a trigger made sets off another, which was taken for the user.
+#[tokio::test]
+async fn what_follows_when_a_triggers_row_is_taken_back_is_no_change() {
+    let schema = "CREATE TABLE code (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE count (k TEXT PRIMARY KEY, n INTEGER);
+        CREATE TRIGGER makes AFTER INSERT ON t BEGIN INSERT INTO code (v) VALUES ('x'); END;
+        CREATE TRIGGER counts AFTER DELETE ON code BEGIN UPDATE count SET n = n + 1; END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        replica.track(&["code", "t", "count"], &TrackOptions::default()).await.unwrap();
+    }
+    run(&a, "INSERT INTO count VALUES ('deleted', 0)");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "INSERT INTO t VALUES (1, 'y')");
+    converge(&[&b, &a], &remote).await;
+    assert_quiet(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "code"), ["1|'x'"]);
+        assert_eq!(table(replica, "count"), ["'deleted'|0"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn a_triggers_row_that_a_trigger_keeps_does_not_stop_a_merge() {
+    for raise in ["ABORT, 'no'", "ROLLBACK, 'no'", "FAIL, 'no'", "IGNORE"] {
+        let schema = format!(
+            "CREATE TABLE code (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT);
+            CREATE TRIGGER makes AFTER INSERT ON t BEGIN INSERT INTO code (v) VALUES ('x'); END;
+            CREATE TRIGGER keeps BEFORE DELETE ON code BEGIN SELECT RAISE({raise}); END;"
+        );
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, &schema);
+            replica.track(&["code", "t"], &TrackOptions::default()).await.unwrap();
+        }
+        run(&b, "INSERT INTO t VALUES (1, 'y')");
+        converge(&[&b, &a], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!((table(replica, "t"), table(replica, "code")), (vec!["1|'y'".into()], vec!["1|'x'".into()]));
+            assert_eq!(held(replica).await, [] as [&str; 0], "{raise}");
+            assert_verified(replica, &remote).await;
+        }
+        assert_quiet(&[&a, &b], &remote).await;
+    }
+}
+
+/// What a trigger wrote into a row was taken for the row when it was asked whether its parent is shown.
+#[tokio::test]
+async fn a_reference_that_a_trigger_wrote_at_merge_holds_no_row() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE child (k INTEGER PRIMARY KEY, p INTEGER REFERENCES parent, v TEXT);
+        CREATE TRIGGER turns BEFORE DELETE ON parent WHEN (SELECT count(*) FROM parent) = 3 BEGIN
+            UPDATE child SET p = (SELECT k FROM parent WHERE v = 'goes' AND k <> OLD.k); END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(true);
+        replica.track(&["parent", "child"], &options).await.unwrap();
+    }
+    run(&a, "INSERT INTO parent VALUES (1, 'stays'), (2, 'goes'), (3, 'goes'); INSERT INTO child VALUES (1, 1, 'x')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER turns; DELETE FROM parent WHERE v = 'goes'");
+    sync(&b, &remote).await;
+    sync(&a, &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_eq!(table(replica, "child"), ["1|1|'x'"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+/// A row that is deleted in the log, and that a trigger makes again at merge, was held when its parent went.
+#[tokio::test]
+async fn a_deleted_row_that_a_trigger_makes_at_merge_is_not_held() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE child (k TEXT PRIMARY KEY, p INTEGER NOT NULL REFERENCES parent ON DELETE CASCADE);
+        CREATE TRIGGER makes AFTER DELETE ON parent BEGIN
+            INSERT OR IGNORE INTO child SELECT 'c', k FROM parent ORDER BY k LIMIT 1; END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(true);
+        replica.track(&["parent", "child"], &options).await.unwrap();
+    }
+    run(&a, "INSERT INTO parent VALUES (1, 'a'), (2, 'b'); INSERT INTO child VALUES ('c', 1); DELETE FROM child");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER makes; DELETE FROM parent");
+    sync(&b, &remote).await;
+    sync(&a, &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_eq!(table(replica, "child"), [] as [&str; 0]);
         assert_verified(replica, &remote).await;
     }
     assert_quiet(&[&a, &b], &remote).await;

@@ -103,6 +103,11 @@ pub(crate) fn take_notes(log: &mut Log<'_>, references: &References) -> Result<N
                 None => drop(notes.strays.insert((source.table_no, *local))),
             }
         }
+        if row.get::<_, i64>(3)? == op::MOVE
+            && let Some(entity_id) = entity_of(conn, source.table_no, moved_from(source, row)?)?
+        {
+            notes.rows.insert((source.table_no, entity_id));
+        }
     }
     drop(rows);
     conn.prepare_cached("DELETE FROM ZV_JOURNAL")?.execute([])?;
@@ -141,6 +146,11 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
 
 /// The first of a journal row's value columns.
 const C0: usize = 5;
+
+/// The integer that a row had before it was moved.
+fn moved_from(source: &Source, row: &Row<'_>) -> Result<i64> {
+    Ok(row.get(C0 + source.lead_len() + source.columns.len())?)
+}
 
 struct Sealer<'a, 'c> {
     recorder: Recorder<'a, 'c>,
@@ -241,8 +251,7 @@ impl<'c> Sealer<'_, 'c> {
     /// A row that keeps its id under another integer.
     fn moved(&mut self, written: &Written<'_, '_>) -> Result<()> {
         let (conn, source) = (self.conn(), written.source());
-        let at = C0 + source.lead_len() + source.columns.len();
-        let old: i64 = written.row.get(at)?;
+        let old = moved_from(source, written.row)?;
         let Some(entity_id) = entity_of(conn, source.table_no, old)? else {
             return self.insert(written);
         };

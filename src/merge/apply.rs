@@ -7,7 +7,7 @@ use rusqlite::{CachedStatement, Connection, ErrorCode, params_from_iter};
 
 use super::claims::Claims;
 use super::fold::{Key, Plan, Touched};
-use super::notes::set_triggers;
+use super::notes::without_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{
     Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, has_untranslated, hold,
@@ -92,6 +92,8 @@ pub(super) struct Applier<'a, 'c> {
     lacks_reference: bool,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
     pub(super) vacated: BTreeSet<Key>,
+    /// Rows that are held by what the tables show, which may be a trigger's doing that is taken back before the batch ends.
+    pub(super) doubtful: BTreeSet<Key>,
     /// The last insert and the last update: most rows of a batch need the same statement.
     insert: Option<(u32, CachedStatement<'c>)>,
     update: Option<(u32, Vec<usize>, CachedStatement<'c>)>,
@@ -114,6 +116,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             unavailable: BTreeSet::new(),
             lacks_reference: false,
             vacated: BTreeSet::new(),
+            doubtful: BTreeSet::new(),
             insert: None,
             update: None,
         })
@@ -225,8 +228,9 @@ impl<'a, 'c> Applier<'a, 'c> {
             Put::Shown => return Ok(true),
             Put::Held(reason) => self.hold_back(key, reason)?,
             Put::Contested => {
-                // By a constraint of this replica alone, such as one on a column that is excluded here, or one that a trigger
-                // of the user's meets in another table. The next merge tries again.
+                // By a constraint of this replica alone, such as one on a column that is excluded here, or by what a trigger of
+                // the user's wrote. The next merge tries again.
+                self.doubtful.insert(key.clone());
                 self.hold(key, &Reason::new("unique", "a value that must be unique is another row's on this replica"))?;
             }
         }
@@ -255,13 +259,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn take_out(&mut self, key: &Key) -> Result<(), Stop> {
         let table = self.table(key.0)?;
         if let Some(row) = self.locate(key)? {
-            let refused = self.refused.contains_key(key) || !delete(self.log.conn, table, key, &row)?;
-            if refused && row_exists(self.log.conn, table, &row)? {
-                // Tables follow their registers: a trigger may look on, but cannot keep a row that is gone.
-                set_triggers(self.log.conn, false)?;
-                delete(self.log.conn, table, key, &row)?;
-                set_triggers(self.log.conn, true)?;
-            }
+            self.remove(table, key, &row)?;
             if table.tracked.source.local.is_some() {
                 self.vacated.insert(key.clone());
             }
@@ -272,6 +270,16 @@ impl<'a, 'c> Applier<'a, 'c> {
             self.taken.insert(key.clone());
         }
         Ok(self.release(key)?)
+    }
+
+    /// Deletes a row. Tables follow their registers: a trigger may look on, but cannot keep a row that is gone.
+    pub(super) fn remove(&self, table: &MergeTable, key: &Key, row: &[Value]) -> Result<(), Stop> {
+        let conn = self.log.conn;
+        let refused = self.refused.contains_key(key) || !delete(conn, table, key, row)?;
+        if refused && row_exists(conn, table, row)? {
+            without_triggers(conn, || delete(conn, table, key, row))?;
+        }
+        Ok(())
     }
 
     fn release(&self, key: &Key) -> Result<()> {

@@ -4,11 +4,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::Connection;
-use rusqlite::config::DbConfig;
 
 use super::apply::Stop;
 use super::fold::Key;
-use super::notes::set_triggers;
+use super::notes::without_triggers;
 use super::parents::{entities, is_search};
 use super::tables::{MergeTable, Tables};
 use crate::db::{Ident, list, same_name};
@@ -29,21 +28,21 @@ pub(super) fn follow(conn: &Connection, tables: &Tables, left: &[Left]) -> Resul
         return Ok(());
     }
     // The rows are what they were to everybody but this table.
-    let triggers = conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
-    set_triggers(conn, false)?;
-    for parent in left {
-        for (child_no, column) in tables.references.to(parent.parent_no) {
-            let Some(child) = tables.get(child_no) else { continue };
-            if !child.tracked.source.key.iter().any(|name| same_name(name, column)) {
-                continue;
+    without_triggers(conn, || {
+        for parent in left {
+            for (child_no, column) in tables.references.to(parent.parent_no) {
+                let Some(child) = tables.get(child_no) else { continue };
+                if !child.tracked.source.key.iter().any(|name| same_name(name, column)) {
+                    continue;
+                }
+                let (table, column) = (Ident(&child.shape.name), Ident(column));
+                let sql = format!("UPDATE OR IGNORE {table} SET {column} = ?1 WHERE {column} = ?2");
+                conn.execute(&sql, (parent.now, parent.before))?;
+                conn.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [parent.before])?;
             }
-            let (table, column) = (Ident(&child.shape.name), Ident(column));
-            let sql = format!("UPDATE OR IGNORE {table} SET {column} = ?1 WHERE {column} = ?2");
-            conn.execute(&sql, (parent.now, parent.before))?;
-            conn.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [parent.before])?;
         }
-    }
-    Ok(set_triggers(conn, triggers)?)
+        Ok(())
+    })
 }
 
 /// The rows that refer to integers of tables: looked up where an index serves, else a table is read once.

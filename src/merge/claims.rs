@@ -182,9 +182,10 @@ fn hidden_claimants(conn: &Connection, table_no: u32, trial: &Trial, claim: &Row
     Ok(rows.map(|id| id.map(|id| (table_no, id))).collect::<rusqlite::Result<_>>()?)
 }
 
-/// Rows that are shown and have the same, found by the constraint's own index.
+/// Rows that are shown and have the same, found by the constraint's own index. What a trigger put where a row was, or will be, is
+/// not that row.
 fn shown_claimants(
-    applier: &Applier<'_, '_>,
+    applier: &mut Applier<'_, '_>,
     table_no: u32,
     trial: &Trial,
     claim: &RowClaim,
@@ -198,7 +199,13 @@ fn shown_claimants(
         Ident(&table.shape.name),
         trial.same_value_sql(claim.rule)
     );
-    entities(conn, references, table, &sql, &values)
+    let mut found = Vec::new();
+    for key in entities(conn, references, table, &sql, &values)? {
+        if applier.is_shown(&key)? {
+            found.push(key);
+        }
+    }
+    Ok(found)
 }
 
 /// A claim's values as the table has them; `None` where it refers to a row that is not here.

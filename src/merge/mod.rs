@@ -130,12 +130,7 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Resul
 /// Brings the tables in line with what was folded.
 fn show(applier: &mut Applier<'_, '_>, plan: Plan, user_triggers: bool) -> Result<(), Stop> {
     applier.apply(plan)?;
-    come_to_rest(applier)?;
-    if user_triggers {
-        notes::settle(applier)?;
-        come_to_rest(applier)?;
-    }
-    Ok(())
+    if user_triggers { notes::settle(applier) } else { come_to_rest(applier) }
 }
 
 /// Takes out what depends on rows that are not shown, until nothing does.

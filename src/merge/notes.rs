@@ -5,7 +5,7 @@ use rusqlite::{Connection, params_from_iter};
 
 use super::apply::{Applier, Stop, winners};
 use super::fold::{Key, Plan, Touched};
-use crate::capture::{Notes, same_reference, same_through_affinity, take_notes};
+use crate::capture::{Notes, count_journal, same_reference, same_through_affinity, take_notes};
 use crate::changelog::to_logged;
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
@@ -14,52 +14,52 @@ use crate::model::Value;
 /// How often rows are written back with the triggers on, so that what follows the table (a search index) follows this too.
 const ROUNDS_WITH_TRIGGERS: usize = 2;
 
-/// Writes back every row that the journal noted since the merge began and that is not what its registers say.
+/// Brings the tables to rest: every row that the journal noted since the merge began and that is not what its registers say is
+/// written back, and what depends on rows that are not shown is taken out, until the merge itself is all that was noted.
 pub(super) fn settle(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
-    for round in 0.. {
-        let noted = take_notes(applier.log, &applier.tables.references)?;
-        remove_strays(applier, &noted)?;
-        let plan = differing(applier, noted)?;
-        if plan.is_empty() {
+    for _ in 0..ROUNDS_WITH_TRIGGERS {
+        write_back(applier)?;
+        super::come_to_rest(applier)?;
+        if count_journal(applier.log.conn)? == 0 {
             return Ok(());
         }
-        let last = round >= ROUNDS_WITH_TRIGGERS;
-        if last {
-            // A trigger that rewrites its own row at every write would never let go.
-            set_triggers(applier.log.conn, false)?;
-        }
-        let applied = applier.apply(plan);
-        if last {
-            set_triggers(applier.log.conn, true)?;
-            take_notes(applier.log, &applier.tables.references)?;
-        }
-        applied?;
-        if last {
-            break;
-        }
     }
-    Ok(())
+    let conn = applier.log.conn;
+    // A trigger that rewrites its own row at every write would never let go.
+    without_triggers(conn, || {
+        write_back(applier)?;
+        super::come_to_rest(applier)
+    })
 }
 
-/// A row that a trigger put into a table whose rows have ids of their own is nobody's: its origin sends what it made there.
-fn remove_strays(applier: &mut Applier<'_, '_>, noted: &Notes) -> Result<(), Stop> {
-    for (table_no, local) in &noted.strays {
-        if let Some(table) = applier.tables.get(*table_no) {
-            applier.log.conn.prepare_cached(&table.delete_sql)?.execute([local])?;
-        }
-    }
-    Ok(())
-}
-
-fn differing(applier: &mut Applier<'_, '_>, noted: Notes) -> Result<Plan, Stop> {
+fn write_back(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
+    let noted = take_notes(applier.log, &applier.tables.references)?;
+    remove_strays(applier, &noted)?;
     let mut plan = Plan::new();
     for key in noted.rows {
         if applier.tables.get(key.0).is_some() && !is_as_registered(applier, &key)? {
             plan.insert(key, Touched::whole());
         }
     }
-    Ok(plan)
+    plan.extend(std::mem::take(&mut applier.doubtful).into_iter().map(|key| (key, Touched::whole())));
+    if plan.is_empty() { Ok(()) } else { applier.apply(plan) }
 }
+
+/// A row that a trigger put into a table whose rows have ids of their own is nobody's: its origin sends what it made there.
+fn remove_strays(applier: &mut Applier<'_, '_>, noted: &Notes) -> Result<(), Stop> {
+    for (table_no, local) in &noted.strays {
+        if let Some(table) = applier.tables.get(*table_no) {
+            let key = (*table_no, NOBODY.to_owned());
+            applier.remove(table, &key, &[Value::Integer(*local)])?;
+            // Others may have found their parent in it.
+            applier.taken.insert(key);
+        }
+    }
+    Ok(())
+}
+
+/// The entity id of rows that are nobody's; an entity id has no NUL in it.
+const NOBODY: &str = "\0";
 
 /// Whether a row stands in its table as its registers, and its being held, say.
 fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
@@ -93,4 +93,13 @@ fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, St
 pub(super) fn set_triggers(conn: &Connection, on: bool) -> Result<()> {
     conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on)?;
     Ok(())
+}
+
+/// Does something while no trigger runs.
+pub(super) fn without_triggers<T>(conn: &Connection, work: impl FnOnce() -> Result<T, Stop>) -> Result<T, Stop> {
+    let before = conn.db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER)?;
+    set_triggers(conn, false)?;
+    let done = work();
+    set_triggers(conn, before)?;
+    done
 }

@@ -28,8 +28,8 @@ pub(super) fn hold_orphans(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
     let mut suspects: Vec<Key> = applier.put.iter().cloned().collect();
     suspects.extend(bereaved(&references, applier)?);
     while let Some(key) = suspects.pop() {
-        // What the log does not know, or not all of, stays as its user wrote it.
-        let is_logged = !applier.log.entity(key.0, &key.1)?.registers.is_empty();
+        // What the log does not know, or not all of, stays as its user wrote it; what it knows as deleted is a trigger's doing.
+        let is_logged = applier.log.entity(key.0, &key.1)?.registers.alive();
         if !is_logged || applier.has_left_out(&key)? {
             continue;
         }
@@ -44,6 +44,7 @@ pub(super) fn hold_orphans(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
         suspects.extend(children_of(applier, &references, &key)?);
         applier.hold(&key, &reason)?;
         super::claims::remember(applier, &key)?;
+        applier.doubtful.insert(key);
     }
     Ok(())
 }

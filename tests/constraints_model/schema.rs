@@ -71,6 +71,8 @@ pub struct Schema {
     pub tables: Vec<Table>,
     /// What the tables' constraints say of rows that break them: ` ON CONFLICT …`, or nothing.
     pub clause: &'static str,
+    /// Triggers of the user's own, as SQL, the n-th by the name `own{n}`.
+    pub triggers: Vec<String>,
 }
 
 pub fn name(table: usize) -> String {
@@ -160,7 +162,7 @@ impl Schema {
         for table in 0..self.tables.len() {
             self.write_table(&mut sql, table, loose);
         }
-        sql
+        sql + &self.triggers.concat()
     }
 
     fn write_table(&self, sql: &mut String, no: usize, loose: bool) {
@@ -296,7 +298,7 @@ pub fn any_schema() -> impl Strategy<Value = Schema> {
 }
 
 fn build(raw: &[RawTable]) -> Schema {
-    let mut schema = Schema { tables: Vec::new(), clause: "" };
+    let mut schema = Schema { tables: Vec::new(), clause: "", triggers: Vec::new() };
     let mut identities: Vec<Identity> = Vec::new();
     for table in raw {
         let ends: Vec<usize> = (0..identities.len()).filter(|at| identities[*at].is_one_column()).collect();

@@ -220,7 +220,8 @@ fn recycle(schema: &Schema, no: usize, row: usize) -> Vec<String> {
     without_foreign_keys(schema, no, sql)
 }
 
-fn assignments(schema: &Schema, no: usize, column: usize, value: usize) -> Option<String> {
+/// A value for a column, and for the other half of its reference, if it has one.
+pub fn assignments(schema: &Schema, no: usize, column: usize, value: usize) -> Option<String> {
     let columns = &schema.tables[no].columns;
     if columns.is_empty() {
         return None;

@@ -18,6 +18,7 @@ use crate::rng::{Rng, hash};
 use crate::schema::{Schema, any_schema, name};
 use crate::setup::mend_references;
 use crate::store::{Faults, Stores};
+use crate::triggers::{any_triggers, dropped};
 use crate::wall::{DAY_MS, HOUR_MS, START_MS, Wall};
 use crate::writes::{Write, any_seed, any_write};
 
@@ -28,6 +29,9 @@ pub const WIDE: u64 = 1_000_000;
 
 /// From here on constraints say themselves, too, what becomes of rows that break them.
 pub const CLAUSES: u64 = 2_000_000;
+
+/// From here on they do not, but the tables have triggers of the user's own, which write to the tables.
+pub const TRIGGERS: u64 = 3_000_000;
 
 /// Recipients whose keys nobody has any more.
 const GUESTS: [&str; 2] = [
@@ -121,7 +125,7 @@ pub fn play(seed: u64, loud: bool) -> Outcome {
     })
 }
 
-fn some<T>(values: &mut TestRunner, strategy: impl Strategy<Value = T>) -> T {
+pub fn some<T>(values: &mut TestRunner, strategy: impl Strategy<Value = T>) -> T {
     strategy.new_tree(values).unwrap().current()
 }
 
@@ -131,9 +135,12 @@ impl Story {
         let bytes: Vec<u8> = (0..4).flat_map(|n| hash(seed, &[&[n]]).to_le_bytes()).collect();
         let mut values = TestRunner::new_with_rng(Config::default(), TestRng::from_seed(RngAlgorithm::ChaCha, &bytes));
         let mut schema = some(&mut values, any_schema());
-        if seed >= CLAUSES {
+        if (CLAUSES..TRIGGERS).contains(&seed) {
             let clauses = [" ON CONFLICT REPLACE", " ON CONFLICT IGNORE", " ON CONFLICT ROLLBACK", " ON CONFLICT FAIL"];
             schema.clause = *Rng::new(hash(seed, &[b"clauses"])).pick(&clauses);
+        }
+        if seed >= TRIGGERS {
+            schema.triggers = any_triggers(&mut Rng::new(hash(seed, &[b"triggers"])), &mut values, &schema);
         }
         let rows = if schema.is_layered() { some(&mut values, any_seed()) } else { Vec::new() };
         let (time, count) = (Wall::at(START_MS + YEAR_MS), 2 + rng.index(3));
@@ -524,7 +531,11 @@ impl Story {
         }
         self.come_to_rest().await;
         for peer in &self.peers {
-            mend_references(&peer.replica.connection(), &self.schema);
+            let conn = peer.replica.connection();
+            // A trigger would break while it mends, foreign keys being off.
+            conn.execute_batch(&dropped(&self.schema)).unwrap();
+            mend_references(&conn, &self.schema);
+            conn.execute_batch(&self.schema.triggers.concat()).unwrap();
         }
         self.come_to_rest().await;
         self.check_end().await;
