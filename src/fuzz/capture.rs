@@ -116,6 +116,11 @@ impl Twins {
         if left == "FOREIGN KEY constraint failed" && right != left && sql.contains("REPLACE") && refers_to_itself {
             return false;
         }
+        // A row that a reference refuses at once may leave one behind that is looked at in the end, though the row is not there: where
+        // there are triggers SQLite takes back the count of those, too.
+        if right == "FOREIGN KEY constraint failed" && left.is_empty() && ["COMMIT", "RELEASE s"].contains(&sql) {
+            return false;
+        }
         // Which of several rows meets a constraint first is SQLite's choice, and another one in a table that has triggers.
         let has_clause = sql.starts_with("UPDATE OR ") || schema[0].contains("ON CONFLICT");
         let (there, here) = (contents(&conn, &self.table), contents(&self.plain, &self.table));
