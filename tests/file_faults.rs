@@ -580,9 +580,9 @@ fn a_remote_that_may_not_be_listed_is_not_taken_for_an_empty_one() {
 fn a_file_that_may_not_be_read_is_named_and_the_others_are_taken() {
     let bound = Bound::new();
     bound.sql("data/b.db", "INSERT INTO note VALUES ('one', 'x'), ('two', 'x'), ('three', 'x')");
-    let before = changes(&bound);
+    let before = names_in(&bound, "changes");
     bound.done(&["--db", "data/b.db", "sync"]);
-    let new: Vec<String> = changes(&bound).into_iter().filter(|name| !before.contains(name)).collect();
+    let new: Vec<String> = names_in(&bound, "changes").into_iter().filter(|name| !before.contains(name)).collect();
     let name = format!("shared/changes/{}", new[1]);
     bound.permit(&name, 0o000);
     bound.is_told_of_once("data/a.db", &new[1]);
@@ -591,8 +591,8 @@ fn a_file_that_may_not_be_read_is_named_and_the_others_are_taken() {
     bound.assert_mended(5);
 }
 
-fn changes(bound: &Bound) -> Vec<String> {
-    let entries = fs::read_dir(bound.path("shared/changes")).unwrap();
+fn names_in(bound: &Bound, folder: &str) -> Vec<String> {
+    let entries = fs::read_dir(bound.path("shared").join(folder)).unwrap();
     let mut names: Vec<String> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
     names.sort();
     names
@@ -614,6 +614,51 @@ fn a_pack_that_may_not_be_read_is_named_and_the_rest_is_taken() {
     assert_eq!(bound.notes("data/a.db").len(), 3);
     bound.permit(&name, 0o644);
     bound.assert_mended(43);
+}
+
+/// A bad sector: the rest is pulled, the file is told of, and whoever has its changes writes it anew.
+#[test]
+fn a_file_that_the_disk_fails_to_read_holds_up_no_other_and_is_put_back() {
+    let Some(library) = failing_calls() else { return };
+    for folder in ["changes", "packs"] {
+        let bound = Bound::new();
+        if folder == "packs" {
+            let many = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40) \
+                        INSERT INTO note SELECT 'pack-' || i, 'x' FROM n";
+            bound.sql("data/b.db", many);
+            bound.done(&["--db", "data/b.db", "sync"]);
+        }
+        bound.sql("data/b.db", "INSERT INTO note VALUES ('one', 'x')");
+        let before = names_in(&bound, folder);
+        bound.done(&["--db", "data/b.db", "sync"]);
+        bound.sql("data/b.db", "INSERT INTO note VALUES ('two', 'x')");
+        bound.done(&["--db", "data/b.db", "sync"]);
+        let bad = match folder {
+            "packs" => before[0].clone(),
+            _ => names_in(&bound, folder).into_iter().find(|name| !before.contains(name)).unwrap(),
+        };
+        let run = |args: &[&str]| {
+            let mut command = bound.command(args);
+            command.env("LD_PRELOAD", library).env("FAIL_CALL", "read").env("FAIL_PATH", format!("{folder}/{bad}"));
+            command.env("FAIL_AT", "1").env("FAIL_ON", "1").env("FAIL_ERRNO", (Errno::Eio as i32).to_string());
+            command.env("FAIL_LOG", "/dev/null");
+            let output = command.output().unwrap();
+            let told = [&output.stdout[..], &output.stderr].concat();
+            (output.status.code(), String::from_utf8(told).unwrap())
+        };
+        let (code, said) = run(&["--db", "data/a.db", "sync"]);
+        assert_eq!(code, Some(3), "{said}");
+        assert!(said.contains(&bad) && said.contains("the disk fails to read it"), "{said}");
+        let there = bound.notes("data/a.db").len();
+        assert_eq!(there, if folder == "packs" { 4 } else { 3 });
+        let (code, said) = run(&["--db", "data/b.db", "verify", "--remote"]);
+        assert_eq!(code, Some(1), "{said}");
+        assert!(said.contains("is unreadable or different on the remote"), "{said}");
+        // It is written beside it and takes its name: other sectors, which can be read.
+        let (code, said) = run(&["--db", "data/b.db", "sync", "--full"]);
+        assert_eq!(code, Some(0), "{said}");
+        bound.assert_mended(if folder == "packs" { 44 } else { 4 });
+    }
 }
 
 /// Between the listing, which works, and the second file that is put the permission goes, and comes back.

@@ -434,3 +434,55 @@ async fn a_deleted_row_that_a_trigger_makes_at_merge_is_not_held() {
     }
     assert_quiet(&[&a, &b], &remote).await;
 }
+
+/// Its integer was looked at, and its other columns; its key was another.
+#[tokio::test]
+async fn a_row_whose_key_a_trigger_changed_at_merge_is_back() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE other (k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, v TEXT);
+        CREATE TRIGGER renames AFTER INSERT ON t BEGIN UPDATE other SET u = 'another'; END;";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        replica.track(&["t"], &TrackOptions::default()).await.unwrap();
+        let mut options = TrackOptions::default();
+        options.key = vec!["u".into()];
+        replica.track(&["other"], &options).await.unwrap();
+    }
+    run(&a, "INSERT INTO other VALUES (1, 'its own', 'x')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER renames; INSERT INTO t VALUES (1, 'y')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "other"), ["1|'its own'|'x'"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}
+
+/// The user's trigger runs before ours, or after: what it did to a row that got another integer may be known before the move itself is.
+#[tokio::test]
+async fn a_row_that_a_trigger_deletes_or_moves_on_when_its_integer_changes_is_followed() {
+    for (then, is_first) in [
+        ("DELETE FROM t WHERE k = NEW.k", false),
+        ("DELETE FROM t WHERE k = NEW.k", true),
+        ("UPDATE t SET k = 300 WHERE k = 200", false),
+        ("UPDATE t SET k = 300 WHERE k = 200", true),
+    ] {
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        let trigger = format!("CREATE TRIGGER follows AFTER UPDATE OF k ON t WHEN NEW.k = 200 BEGIN {then}; END");
+        for replica in [&a, &b] {
+            run(replica, "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
+            run(replica, if is_first { &trigger } else { "" });
+            replica.track(&["t"], &TrackOptions::default()).await.unwrap();
+            run(replica, if is_first { "" } else { &trigger });
+        }
+        run(&a, "INSERT INTO t VALUES (1, 'x'), (2, 'y'); UPDATE t SET k = 200 WHERE k = 1");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            let shown = rows(&replica.connection(), "SELECT v FROM t ORDER BY v");
+            assert_eq!(shown, if then.starts_with("DELETE") { vec!["'y'"] } else { vec!["'x'", "'y'"] }, "{then}");
+            assert_verified(replica, &remote).await;
+        }
+        assert_quiet(&[&a, &b], &remote).await;
+    }
+}

@@ -37,9 +37,15 @@ fn write_back(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
     remove_strays(applier, &noted)?;
     let mut plan = Plan::new();
     for key in noted.rows {
-        if applier.tables.get(key.0).is_some() && !is_as_registered(applier, &key)? {
-            plan.insert(key, Touched::whole());
+        if applier.tables.get(key.0).is_none() {
+            continue;
         }
+        match found(applier, &key)? {
+            Found::Right => continue,
+            Found::Wrong => {}
+            Found::OfAnother(locator) => applier.remove(applier.table(key.0)?, &key, &locator)?,
+        }
+        plan.insert(key, Touched::whole());
     }
     plan.extend(std::mem::take(&mut applier.doubtful).into_iter().map(|key| (key, Touched::whole())));
     if plan.is_empty() { Ok(()) } else { applier.apply(plan) }
@@ -61,17 +67,33 @@ fn remove_strays(applier: &mut Applier<'_, '_>, noted: &Notes) -> Result<(), Sto
 /// The entity id of rows that are nobody's; an entity id has no NUL in it.
 const NOBODY: &str = "\0";
 
-/// Whether a row stands in its table as its registers, and its being held, say.
-fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
+/// How a row stands in its table against what its registers, and its being held, say.
+enum Found {
+    Right,
+    Wrong,
+    /// The row that has its integer has another key.
+    OfAnother(Vec<Value>),
+}
+
+fn found(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Found, Stop> {
     let entity = applier.log.entity(key.0, &key.1)?;
     let wanted = (entity.shown && entity.registers.alive()).then(|| entity.registers.clone());
+    let absent = if wanted.is_none() { Found::Right } else { Found::Wrong };
     let table = applier.table(key.0)?;
     let (conn, source) = (applier.log.conn, &table.tracked.source);
-    let Some(locator) = applier.locate(key)? else { return Ok(wanted.is_none()) };
+    let Some(locator) = applier.locate(key)? else { return Ok(absent) };
     let mut statement = conn.prepare_cached(&table.select_sql)?;
     let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
-    let Some(row) = rows.next()? else { return Ok(wanted.is_none()) };
-    let Some(registers) = wanted else { return Ok(false) };
+    let Some(row) = rows.next()? else { return Ok(absent) };
+    let Some(registers) = wanted else { return Ok(Found::Wrong) };
+    if source.local.is_some() && !source.is_generated() {
+        let lead: Vec<Value> =
+            (0..source.lead_len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<Result<_>>()?;
+        if source.entity_id(conn, &applier.tables.references, &lead)?.entity().as_ref() != Some(&key.1) {
+            drop(rows);
+            return Ok(Found::OfAnother(locator));
+        }
+    }
     let values = winners(conn, table, &registers, &mut Touched::default())?;
     for (n, (column, value)) in table.columns.iter().zip(&values).enumerate() {
         let there: Value = read_value(row.get_ref(source.lead_len() + n)?);
@@ -82,10 +104,10 @@ fn is_as_registered(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, St
             None => there == *value || same_through_affinity(conn, source, &locator, &column.name, value)?,
         };
         if !is_same {
-            return Ok(false);
+            return Ok(Found::Wrong);
         }
     }
-    Ok(true)
+    Ok(Found::Right)
 }
 
 /// Switches the triggers of this connection on or off; other connections are not affected

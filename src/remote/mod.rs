@@ -91,6 +91,11 @@ pub(crate) enum Fetched {
     Unopened(BadSeal),
 }
 
+/// An input or output error, by the number that all Unixes give it (`errno.h`); the standard library has no name for it.
+const EIO: i32 = 5;
+/// What is said of a file that the disk fails to read.
+pub(crate) const DAMAGED: &str = "the disk fails to read it";
+
 /// The bytes of an object, or of a part of it, as they come.
 pub(crate) type Body = BoxStream<'static, Result<Bytes, Interruption>>;
 
@@ -218,8 +223,17 @@ impl Remote {
 
     /// Whether reading failed for want of permission to read that one file, while the rest of the folder may be read.
     pub(crate) fn keeps_back(&self, error: &Error) -> bool {
-        let cause = std::error::Error::source(error).and_then(|cause| cause.downcast_ref::<std::io::Error>());
-        self.is_folder() && cause.is_some_and(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
+        self.failure_of_file(error).is_some_and(|cause| cause.kind() == std::io::ErrorKind::PermissionDenied)
+    }
+
+    /// Whether the disk failed to read that one file, as where a sector of it is bad.
+    pub(crate) fn is_damaged(&self, error: &Error) -> bool {
+        self.failure_of_file(error).is_some_and(|cause| cfg!(unix) && cause.raw_os_error() == Some(EIO))
+    }
+
+    fn failure_of_file<'e>(&self, error: &'e Error) -> Option<&'e std::io::Error> {
+        let cause = std::error::Error::source(error)?.downcast_ref::<std::io::Error>();
+        cause.filter(|_| self.is_folder())
     }
 
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.

@@ -29,7 +29,11 @@ pub(crate) enum Standing {
 
 /// Compares one file with the log's change.
 pub(crate) async fn inspect(remote: &Remote, change: &Change, limit: u64) -> Result<Standing> {
-    Ok(match remote.get(&ObjectName::Change(change.id), limit).await? {
+    let fetched = match remote.get(&ObjectName::Change(change.id), limit).await {
+        Err(error) if remote.is_damaged(&error) => return Ok(Standing::Different),
+        fetched => fetched?,
+    };
+    Ok(match fetched {
         Fetched::Gone => Standing::Gone,
         Fetched::TooLarge | Fetched::Unopened(_) => Standing::Different,
         Fetched::Bytes(bytes) => match decode_change(change.id, &bytes) {
@@ -125,6 +129,7 @@ pub(super) async fn inspect_pack(session: &Session, remote: &Remote, pack: Chang
         Ok(true) => Ok(Standing::Same),
         Ok(false) | Err(Unread::Bad(_)) => Ok(Standing::Different),
         Err(Unread::Gone) => Ok(Standing::Gone),
+        Err(Unread::Failed(error)) if remote.is_damaged(&error) => Ok(Standing::Different),
         Err(Unread::Failed(error)) => Err(error),
     }
 }

@@ -17,7 +17,7 @@ use crate::changelog::{
 use crate::db::{bind_ref, immediate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{Change, ChangeId};
-use crate::remote::{Fetched, ListedChange, Listing, MAX_REFUSED_NAMES, RefusedName, Remote};
+use crate::remote::{DAMAGED, Fetched, ListedChange, Listing, MAX_REFUSED_NAMES, RefusedName, Remote};
 use crate::report::{Phase, RejectedFile};
 use crate::wire::{ObjectName, ParsedName, decode_change};
 
@@ -155,6 +155,7 @@ async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<
     let bound = listed.size.saturating_add(SLACK).min(limit);
     let fetched = match remote.get(&ObjectName::Change(listed.id), bound).await {
         Err(error) if remote.keeps_back(&error) => return Ok(Arrived::KeptBack(listed)),
+        Err(error) if remote.is_damaged(&error) => return Ok(Arrived::Refused(listed, DAMAGED.to_owned())),
         fetched => fetched?,
     };
     Ok(match fetched {

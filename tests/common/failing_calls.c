@@ -1,5 +1,5 @@
 /* Loaded before the C library, this lets chosen system calls fail. The environment says which:
- *   FAIL_CALL   sync, write, open (for writing), rename, unlink, mkdir or truncate
+ *   FAIL_CALL   sync, read, write, open (for writing), rename, unlink, mkdir or truncate
  *   FAIL_PATH   a part of the path; other files are let be
  *   FAIL_AT     the number of the call that fails, from 1; 0: none fails
  *   FAIL_ON     if set, all after it fail too
@@ -75,6 +75,10 @@ static int fails_on(const char *call, int fd) {
 
 int fsync(int fd) { return fails_on("sync", fd) ? -1 : REAL(int, fsync, int)(fd); }
 int fdatasync(int fd) { return fails_on("sync", fd) ? -1 : REAL(int, fdatasync, int)(fd); }
+
+ssize_t read(int fd, void *bytes, size_t n) {
+	return fails_on("read", fd) ? -1 : REAL(ssize_t, read, int, void *, size_t)(fd, bytes, n);
+}
 
 ssize_t write(int fd, const void *bytes, size_t n) {
 	return fails_on("write", fd) ? -1 : REAL(ssize_t, write, int, const void *, size_t)(fd, bytes, n);

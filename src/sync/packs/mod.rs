@@ -156,6 +156,7 @@ async fn read_all(
             Err(Unread::Gone) => Told::Gone,
             Err(Unread::Bad(bad)) => Told::Refused(pack, bad),
             Err(Unread::Failed(error)) if remote.keeps_back(&error) => Told::KeptBack(pack),
+            Err(Unread::Failed(error)) if remote.is_damaged(&error) => Told::Refused(pack, BadPack::Damaged),
             Err(Unread::Failed(error)) => return Err(error),
         };
         started.extend(to_start.next().map(start));

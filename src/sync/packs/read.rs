@@ -13,7 +13,7 @@ use tokio::task::AbortHandle;
 use crate::blocking::blocking;
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
-use crate::remote::{Interruption, Remote};
+use crate::remote::{DAMAGED, Interruption, Remote};
 use crate::seal::BadSeal;
 use crate::wire::{BadFile, HEADER_GUESS, MAX_HEADER_BYTES, ObjectName, PackHeader, Records, decode_block};
 
@@ -38,6 +38,8 @@ pub(in crate::sync) enum BadPack {
     File(#[from] BadFile),
     #[error(transparent)]
     Seal(#[from] BadSeal),
+    #[error("{DAMAGED}")]
+    Damaged,
 }
 
 impl From<Interruption> for Unread {
