@@ -416,3 +416,16 @@ async fn references_in_circles_are_followed_once() {
     run(&a, "INSERT INTO t VALUES ('1', 1, 1)");
     assert_eq!(alike(&a, &b, &remote, "SELECT * FROM t").await, ["'1'|1|1"]);
 }
+
+/// The name read a value that was computed, and not the rowid: where it was NULL no write was seen.
+#[tokio::test]
+async fn a_generated_column_that_is_called_rowid_hides_no_write() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v INTEGER, rowid AS (v + 1));
+        CREATE TABLE s (k TEXT PRIMARY KEY, v INTEGER, _ROWID_ AS (v + 1) STORED, rowid INTEGER)";
+    let (a, b, remote) = two(schema).await;
+    run(&a, "INSERT INTO t (v) VALUES (NULL), (NULL), (20); INSERT INTO s VALUES ('x', NULL, 7)");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "UPDATE t SET v = 11 WHERE k = 2; UPDATE s SET v = 2; DELETE FROM t WHERE v = 20");
+    let sql = "SELECT v, rowid FROM t UNION ALL SELECT v, _rowid_ FROM s";
+    assert_eq!(alike(&a, &b, &remote, sql).await, ["NULL|NULL", "11|12", "2|3"]);
+}

@@ -181,7 +181,11 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
     };
     read_columns(conn, &mut table, strict)?;
     table.uniques = read_uniques(conn, &table.name)?;
-    let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| table.column(alias).is_none());
+    let is_taken = |alias: &str| {
+        let mut names = table.columns.iter().map(|column| &column.name).chain(&table.generated);
+        names.any(|name| same_name(name, alias))
+    };
+    let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| !is_taken(alias));
     table.rowid = free.filter(|_| !without_rowid && kind == TableKind::Table);
     match table.uniques.iter().find(|unique| unique.is_primary_key) {
         Some(unique) => table.key_collations = unique.parts.iter().map(|part| part.collation.clone()).collect(),
