@@ -366,6 +366,17 @@ async fn bombs_do_not_go_off() {
 
 /// Writes a table definition under its true name. Returns the name.
 fn define(folder: &SharedFolder, table: &str, statements: &[&str], key: &[&str], version: u64) -> String {
+    define_so(folder, table, statements, key, version, true)
+}
+
+fn define_so(
+    folder: &SharedFolder,
+    table: &str,
+    statements: &[&str],
+    key: &[&str],
+    version: u64,
+    enforce_fk: bool,
+) -> String {
     #[derive(serde::Serialize)]
     struct Definition<'a> {
         table: &'a str,
@@ -375,7 +386,7 @@ fn define(folder: &SharedFolder, table: &str, statements: &[&str], key: &[&str],
         enforce_fk: bool,
         version: u64,
     }
-    let definition = Definition { table, statements, identity: "key", key, enforce_fk: true, version };
+    let definition = Definition { table, statements, identity: "key", key, enforce_fk, version };
     let bytes = rmp_serde::to_vec_named(&definition).unwrap();
     let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
     let name = format!("schemas/{hash}.msgpack");
@@ -625,6 +636,41 @@ async fn a_definition_that_blocks_a_table_is_told_takes_nothing_and_has_not_the_
     converge(&[&a, &b], &folder.remote()).await;
     assert_eq!(table(&b, "note")[0], "'1'|'kept'|1");
     for replica in [&a, &b] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
+/// Whether foreign keys are enforced is said by the newest definition: whoever says otherwise changes what is shown, on all replicas
+/// alike, and nothing of what is kept; the last word can be had here too.
+#[tokio::test]
+async fn a_definition_that_turns_foreign_keys_on_or_off_changes_what_is_shown_alone() {
+    let wall = Wall::at(START_MS);
+    let folder = SharedFolder::new();
+    let child = "CREATE TABLE child (id TEXT PRIMARY KEY, parent TEXT REFERENCES parent)";
+    let schema = format!("CREATE TABLE parent (id TEXT PRIMARY KEY); {child}");
+    let (a, b) = (clocked(&schema, &wall, 1).await, clocked(&schema, &wall, 2).await);
+    run(&a, "INSERT INTO parent VALUES ('p'); INSERT INTO child VALUES ('1', 'p'), ('2', NULL)");
+    converge(&[&a, &b], &folder.remote()).await;
+    // One takes the parent away while the other gives it a child: held, as the reference is enforced.
+    run(&a, "DELETE FROM child; DELETE FROM parent");
+    run(&b, "INSERT INTO child VALUES ('3', 'p')");
+    converge(&[&a, &b], &folder.remote()).await;
+    for (version, enforced) in [(1, false), (2, true), (3, false)] {
+        define_so(&folder, "child", &[child], &["id"], version, enforced);
+        converge(&[&a, &b], &folder.remote()).await;
+        for replica in [&a, &b] {
+            let shown = if enforced { vec![] } else { vec!["'3'|'p'".to_owned()] };
+            assert_eq!(table(replica, "child"), shown, "version {version}");
+            assert_verified(replica, &folder.remote()).await;
+        }
+    }
+    let mut options = keyed();
+    (options.redefine, options.enforce_fk) = (true, Some(true));
+    a.track(&["child"], &options).await.unwrap();
+    converge(&[&a, &b], &folder.remote()).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), [] as [&str; 0]);
+        assert_eq!(replica.held().await.unwrap().rows.len(), 1);
         assert_verified(replica, &folder.remote()).await;
     }
 }

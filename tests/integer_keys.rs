@@ -5,6 +5,7 @@ mod common;
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::Connection;
+use rusqlite::config::DbConfig;
 use zvon::{Join, Replica, SyncOptions, TrackOptions};
 
 /// A replica in memory whose tables are all tracked as they are by default.
@@ -553,4 +554,33 @@ async fn a_row_numbered_minus_one_is_replaced_like_any_other() {
         assert_verified_here(&replica).await;
         assert_eq!(table(&replica, "tag"), ["-1|'b'", "0|'a'"]);
     }
+}
+
+/// Between a write and the next merge: the parent is gone, and nobody has looked yet who refers to it.
+#[tokio::test]
+async fn verify_knows_a_reference_to_a_row_that_was_deleted_since_the_last_merge() {
+    let (a, remote) = (Replica::in_memory().unwrap(), fresh_remote());
+    run(
+        &a,
+        "CREATE TABLE p (k INTEGER PRIMARY KEY); CREATE TABLE c (k INTEGER PRIMARY KEY, p INTEGER NOT NULL REFERENCES p, q INTEGER REFERENCES p)",
+    );
+    let mut options = TrackOptions::default();
+    options.enforce_fk = Some(true);
+    a.track(&["p", "c"], &options).await.unwrap();
+    run(
+        &a,
+        "PRAGMA foreign_keys = OFF; INSERT INTO p VALUES (1), (2); INSERT INTO c (p, q) VALUES (2, 1); DELETE FROM p",
+    );
+    assert_eq!(a.verify().await.unwrap().problems, [] as [&str; 0]);
+    // A reference that somebody wrote past the triggers is still told.
+    let triggers = |on| a.connection().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on).unwrap();
+    triggers(false);
+    run(&a, "UPDATE c SET p = 1");
+    triggers(true);
+    let told = a.verify().await.unwrap().problems;
+    assert!(told.iter().any(|problem| problem.contains("column p is not what the log says")), "{told:?}");
+    run(&a, "PRAGMA foreign_keys = ON");
+    sync(&a, &remote).await;
+    assert_eq!(held(&a).await, ["c foreign key"]);
+    assert_verified(&a, &remote).await;
 }

@@ -22,4 +22,6 @@ pub(crate) use recover::{
     Remains, are_references_right, follow_shapes, install_again, journal_width, recover, triggered, wrong_triggers,
 };
 pub(crate) use seal::{Notes, count_journal, seal, seal_ahead, seal_within, take_notes};
-pub(crate) use track::{Renewed, TrackOptions, TrackedNow, parents_first, reinstall, renew, track, untrack};
+pub(crate) use track::{
+    Renewed, TrackOptions, TrackedNow, enforcement_changed, parents_first, reinstall, renew, track, untrack,
+};

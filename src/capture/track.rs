@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::check::{Identity, Wanted, check_trackable};
 use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
-use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
+use crate::changelog::{Log, Tracked, list_tracked, save_tracked, touch_all, touch_held};
 use crate::db::{Table, read_table, same_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::World;
@@ -65,6 +65,9 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     let source = before.as_ref().map(|tracked| &tracked.source);
     let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact, evidence: None };
     let tracked = install(log, &table, identity, wish)?;
+    if before.as_ref().is_some_and(|before| before.enforce_fk != tracked.enforce_fk) {
+        enforcement_changed(log.conn, &tracked)?;
+    }
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(TrackedNow::new(tracked, found))
 }
@@ -175,6 +178,17 @@ fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option
         wish.notice = "foreign keys are not enforced at merge, as rows without a parent were there already".into();
     }
     Ok(wish)
+}
+
+/// Has the next merge look at whoever is held, or shown, by another rule than the one that holds now: foreign keys of a table are
+/// enforced, or are not any more.
+pub(crate) fn enforcement_changed(conn: &Connection, tracked: &Tracked) -> Result<()> {
+    touch_held(conn, tracked.table_no())?;
+    if tracked.enforce_fk {
+        let only_waiting = !violates_foreign_keys(conn, tracked.name())?;
+        touch_all(conn, tracked.table_no(), only_waiting)?;
+    }
+    Ok(())
 }
 
 fn violates_foreign_keys(conn: &Connection, table: &str) -> Result<bool> {

@@ -176,6 +176,16 @@ pub(crate) fn touch(conn: &Connection, table_no: u32, entity_id: &str) -> Result
     Ok(())
 }
 
+/// The same for all entities of a table, or for those that wait for others.
+pub(crate) fn touch_all(conn: &Connection, table_no: u32, only_waiting: bool) -> Result<()> {
+    let from = if only_waiting { "ZV_WAIT" } else { "ZV_REGISTER" };
+    let sql = format!(
+        "INSERT OR IGNORE INTO ZV_TOUCHED (table_no, entity_id) SELECT table_no, entity_id FROM {from} WHERE table_no = ?1"
+    );
+    conn.prepare_cached(&sql)?.execute([table_no])?;
+    Ok(())
+}
+
 fn json(names: &[String]) -> String {
     serde_json::to_string(names).expect("a list of strings is always JSON")
 }

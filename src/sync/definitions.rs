@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::Session;
 use super::plan::{Known, Refusal};
+use crate::capture::enforcement_changed;
 use crate::changelog::{
     Definition, Log, Tracked, definitions, list_tracked, lower, newest_definition, remember_definition, save_tracked,
 };
@@ -235,8 +236,12 @@ pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Resul
     for mut tracked in list_tracked(&tx)? {
         let newest = newest_definition(&tx, tracked.table_no())?.as_ref().and_then(decode);
         let Some(newest) = newest else { continue };
+        let enforced = tracked.enforce_fk;
         notices.extend(follow(&mut tracked, &newest));
         save_tracked(&tx, &tracked)?;
+        if tracked.enforce_fk != enforced {
+            enforcement_changed(&tx, &tracked)?;
+        }
     }
     drop(log);
     tx.commit()?;

@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::same_through_affinity;
-use crate::changelog::{gave_up, lower, referred, to_local, to_logged};
+use crate::changelog::{freed_entity, gave_up, lower, referred, to_local, to_logged};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -161,8 +161,8 @@ impl Comparison<'_, '_> {
         Ok(())
     }
 
-    /// Whether a reference is to the row that the log says; one to a row that is not shown is NULL. What cannot be
-    /// translated was left out of the log.
+    /// Whether a reference is to the row that the log says; one to a row that is not shown is NULL, once a merge has looked at who
+    /// refers to a row that was deleted here. What cannot be translated was left out of the log.
     fn same_reference(&self, parent_no: u32, column: &str, there: &Value, wanted: &Value) -> Result<bool> {
         let conn = self.context.conn;
         match to_logged(conn, parent_no, there)? {
@@ -177,6 +177,12 @@ impl Comparison<'_, '_> {
             },
             Some(there) => Ok(there == *wanted || (referred(wanted).is_some() && referred(&there) == referred(wanted))),
             None => {
+                if let Value::Integer(local) = there
+                    && let Some(parent) = freed_entity(conn, parent_no, *local)?
+                    && referred(wanted) == Some(parent)
+                {
+                    return Ok(true);
+                }
                 let sql = "SELECT 1 FROM ZV_UNTRANSLATED AS u JOIN ZV_NAME AS n ON n.no = u.column_no \
                            WHERE u.table_no = ?1 AND u.entity_id = ?2 AND n.name = ?3";
                 let source = &self.known.tracked.source;
