@@ -13,6 +13,18 @@ async fn tracking(schema: &str, tables: &[&str]) -> Replica {
     replica
 }
 
+/// Two replicas of a schema whose integers stay local and whose foreign keys are enforced, and a remote.
+async fn two(schema: &str, tables: &[&str]) -> (Replica, Replica, zvon::Remote) {
+    let mut options = TrackOptions::default();
+    options.enforce_fk = Some(true);
+    let (a, b) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        replica.track(tables, &options).await.unwrap();
+    }
+    (a, b, fresh_remote())
+}
+
 /// Nobody has anything left to say.
 async fn assert_quiet(replicas: &[&Replica], remote: &zvon::Remote) {
     for replica in replicas {
@@ -293,11 +305,7 @@ async fn a_trigger_that_writes_children_of_nobody_leaves_no_trace() {
 async fn a_row_that_a_trigger_renumbered_at_merge_is_back() {
     let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE other (k INTEGER PRIMARY KEY, v TEXT);
         CREATE TRIGGER renumber AFTER INSERT ON t BEGIN UPDATE other SET k = 100 + k WHERE v = NEW.v; END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        replica.track(&["t", "other"], &TrackOptions::default()).await.unwrap();
-    }
+    let (a, b, remote) = two(schema, &["t", "other"]).await;
     run(&a, "INSERT INTO other VALUES (7, 'stays'), (8, 'moves')");
     converge(&[&a, &b], &remote).await;
     run(&b, "DROP TRIGGER renumber; INSERT INTO t (v) VALUES ('moves')");
@@ -315,11 +323,7 @@ async fn a_row_that_a_trigger_makes_at_merge_keeps_no_other_out() {
     let schema =
         "CREATE TABLE code (k INTEGER PRIMARY KEY, v TEXT UNIQUE); CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT);
         CREATE TRIGGER makes BEFORE INSERT ON t BEGIN INSERT OR REPLACE INTO code (v) VALUES ('x'); END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        replica.track(&["code", "t"], &TrackOptions::default()).await.unwrap();
-    }
+    let (a, b, remote) = two(schema, &["code", "t"]).await;
     run(&a, "INSERT INTO code VALUES (1, 'x')");
     converge(&[&a, &b], &remote).await;
     run(&b, "DROP TRIGGER makes; DELETE FROM code; INSERT INTO code VALUES (2, 'x'); INSERT INTO t VALUES (1, 'y')");
@@ -340,11 +344,7 @@ async fn what_follows_when_a_triggers_row_is_taken_back_is_no_change() {
         CREATE TABLE count (k TEXT PRIMARY KEY, n INTEGER);
         CREATE TRIGGER makes AFTER INSERT ON t BEGIN INSERT INTO code (v) VALUES ('x'); END;
         CREATE TRIGGER counts AFTER DELETE ON code BEGIN UPDATE count SET n = n + 1; END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        replica.track(&["code", "t", "count"], &TrackOptions::default()).await.unwrap();
-    }
+    let (a, b, remote) = two(schema, &["code", "t", "count"]).await;
     run(&a, "INSERT INTO count VALUES ('deleted', 0)");
     converge(&[&a, &b], &remote).await;
     run(&b, "INSERT INTO t VALUES (1, 'y')");
@@ -365,11 +365,7 @@ async fn a_triggers_row_that_a_trigger_keeps_does_not_stop_a_merge() {
             CREATE TRIGGER makes AFTER INSERT ON t BEGIN INSERT INTO code (v) VALUES ('x'); END;
             CREATE TRIGGER keeps BEFORE DELETE ON code BEGIN SELECT RAISE({raise}); END;"
         );
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-        for replica in [&a, &b] {
-            run(replica, &schema);
-            replica.track(&["code", "t"], &TrackOptions::default()).await.unwrap();
-        }
+        let (a, b, remote) = two(&schema, &["code", "t"]).await;
         run(&b, "INSERT INTO t VALUES (1, 'y')");
         converge(&[&b, &a], &remote).await;
         for replica in [&a, &b] {
@@ -388,13 +384,7 @@ async fn a_reference_that_a_trigger_wrote_at_merge_holds_no_row() {
         CREATE TABLE child (k INTEGER PRIMARY KEY, p INTEGER REFERENCES parent, v TEXT);
         CREATE TRIGGER turns BEFORE DELETE ON parent WHEN (SELECT count(*) FROM parent) = 3 BEGIN
             UPDATE child SET p = (SELECT k FROM parent WHERE v = 'goes' AND k <> OLD.k); END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(true);
-        replica.track(&["parent", "child"], &options).await.unwrap();
-    }
+    let (a, b, remote) = two(schema, &["parent", "child"]).await;
     run(&a, "INSERT INTO parent VALUES (1, 'stays'), (2, 'goes'), (3, 'goes'); INSERT INTO child VALUES (1, 1, 'x')");
     converge(&[&a, &b], &remote).await;
     run(&b, "DROP TRIGGER turns; DELETE FROM parent WHERE v = 'goes'");
@@ -415,13 +405,7 @@ async fn a_deleted_row_that_a_trigger_makes_at_merge_is_not_held() {
         CREATE TABLE child (k TEXT PRIMARY KEY, p INTEGER NOT NULL REFERENCES parent ON DELETE CASCADE);
         CREATE TRIGGER makes AFTER DELETE ON parent BEGIN
             INSERT OR IGNORE INTO child SELECT 'c', k FROM parent ORDER BY k LIMIT 1; END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(true);
-        replica.track(&["parent", "child"], &options).await.unwrap();
-    }
+    let (a, b, remote) = two(schema, &["parent", "child"]).await;
     run(&a, "INSERT INTO parent VALUES (1, 'a'), (2, 'b'); INSERT INTO child VALUES ('c', 1); DELETE FROM child");
     converge(&[&a, &b], &remote).await;
     run(&b, "DROP TRIGGER makes; DELETE FROM parent");
@@ -440,10 +424,8 @@ async fn a_deleted_row_that_a_trigger_makes_at_merge_is_not_held() {
 async fn a_row_whose_key_a_trigger_changed_at_merge_is_back() {
     let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); CREATE TABLE other (k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, v TEXT);
         CREATE TRIGGER renames AFTER INSERT ON t BEGIN UPDATE other SET u = 'another'; END;";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    let (a, b, remote) = two(schema, &["t"]).await;
     for replica in [&a, &b] {
-        run(replica, schema);
-        replica.track(&["t"], &TrackOptions::default()).await.unwrap();
         let mut options = TrackOptions::default();
         options.key = vec!["u".into()];
         replica.track(&["other"], &options).await.unwrap();
@@ -468,14 +450,11 @@ async fn a_row_that_a_trigger_deletes_or_moves_on_when_its_integer_changes_is_fo
         ("UPDATE t SET k = 300 WHERE k = 200", false),
         ("UPDATE t SET k = 300 WHERE k = 200", true),
     ] {
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
         let trigger = format!("CREATE TRIGGER follows AFTER UPDATE OF k ON t WHEN NEW.k = 200 BEGIN {then}; END");
-        for replica in [&a, &b] {
-            run(replica, "CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT)");
-            run(replica, if is_first { &trigger } else { "" });
-            replica.track(&["t"], &TrackOptions::default()).await.unwrap();
-            run(replica, if is_first { "" } else { &trigger });
-        }
+        let [before, after] = if is_first { [&*trigger, ""] } else { ["", &*trigger] };
+        let schema = format!("CREATE TABLE t (k INTEGER PRIMARY KEY, v TEXT); {before}");
+        let (a, b, remote) = two(&schema, &["t"]).await;
+        [&a, &b].into_iter().for_each(|replica| run(replica, after));
         run(&a, "INSERT INTO t VALUES (1, 'x'), (2, 'y'); UPDATE t SET k = 200 WHERE k = 1");
         converge(&[&a, &b], &remote).await;
         for replica in [&a, &b] {
