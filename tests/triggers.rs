@@ -465,3 +465,21 @@ async fn a_row_that_a_trigger_deletes_or_moves_on_when_its_integer_changes_is_fo
         assert_quiet(&[&a, &b], &remote).await;
     }
 }
+
+/// NULL stands for a row that is not here; this one is.
+#[tokio::test]
+async fn a_reference_that_a_trigger_made_null_at_merge_is_back() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE child (k INTEGER PRIMARY KEY, p INTEGER REFERENCES parent);
+        CREATE TRIGGER clears AFTER INSERT ON parent BEGIN UPDATE child SET p = NULL; END;";
+    let (a, b, remote) = two(schema, &["parent", "child"]).await;
+    run(&a, "INSERT INTO parent VALUES (1, 'x'); INSERT INTO child VALUES (1, 1)");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DROP TRIGGER clears; INSERT INTO parent VALUES (2, 'y')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), ["1|1"]);
+        assert_verified(replica, &remote).await;
+    }
+    assert_quiet(&[&a, &b], &remote).await;
+}

@@ -6,7 +6,7 @@ use rusqlite::{Connection, params_from_iter};
 use super::apply::{Applier, Stop, winners};
 use super::fold::{Key, Plan, Touched};
 use crate::capture::{Notes, count_journal, same_reference, same_through_affinity, take_notes};
-use crate::changelog::to_logged;
+use crate::changelog::{to_local, to_logged};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::Value;
@@ -98,9 +98,12 @@ fn found(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Found, Stop> {
     for (n, (column, value)) in table.columns.iter().zip(&values).enumerate() {
         let there: Value = read_value(row.get_ref(source.lead_len() + n)?);
         let is_same = match column.target {
-            // One that is not here is shown as NULL.
-            Some(parent_no) => to_logged(conn, parent_no, &there)?
-                .is_some_and(|there| same_reference(&there, value) || there == Value::Null),
+            Some(parent_no) => match to_logged(conn, parent_no, &there)? {
+                // One that is not here is shown as NULL.
+                Some(Value::Null) => to_local(conn, parent_no, value)?.is_none_or(|local| local == Value::Null),
+                Some(there) => same_reference(&there, value),
+                None => false,
+            },
             None => there == *value || same_through_affinity(conn, source, &locator, &column.name, value)?,
         };
         if !is_same {

@@ -305,7 +305,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
 /// Where a row is replaced that the updated row itself refers to, by a reference that becomes NULL then, SQLite (3.40 as the one
 /// within) updates an index by the value from before: `PRAGMA integrity_check` finds a row missing, with and without triggers.
 pub fn spoils_an_index(sql: &str, schema: &Schema) -> bool {
-    let Some(rest) = sql.strip_prefix("UPDATE OR REPLACE ") else { return false };
+    // Of others, a clause of the schema may say the same.
+    let by_clause = schema.clause.contains("REPLACE").then_some("UPDATE ");
+    let rest = sql.strip_prefix("UPDATE OR REPLACE ").or_else(|| sql.strip_prefix(by_clause?));
+    let Some(rest) = rest else { return false };
     (0..schema.tables.len()).any(|no| {
         rest.starts_with(&format!("{} ", name(no)))
             && schema.tables[no].on_delete.contains("SET NULL")
