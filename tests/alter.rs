@@ -298,3 +298,52 @@ async fn a_number_that_only_changes_its_class_while_its_table_is_altered_is_an_e
     let problems = a.verify().await.unwrap().problems;
     assert!(problems.iter().any(|problem| problem.contains("column free is not what the log says")), "{problems:?}");
 }
+
+/// Rows that have each other's integers, or another row's, after a change that no trigger saw: who refers to the integers refers to
+/// the rows that have them now.
+#[tokio::test]
+async fn references_follow_integers_that_went_to_other_rows_while_their_table_was_altered() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE);
+        CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent);
+        CREATE TABLE link (p INTEGER REFERENCES parent, n INTEGER, PRIMARY KEY (p, n));";
+    for (how, shown, links) in [
+        (
+            "DELETE FROM parent WHERE k = 1; INSERT INTO parent VALUES (1, 'new')",
+            ["'first'|'new'", "'second'|'b'", "'third'|'new'"],
+            ["'new'|1", "'b'|2"],
+        ),
+        (
+            "UPDATE parent SET k = -k; UPDATE parent SET k = 3 + k",
+            ["'first'|'b'", "'second'|'a'", "'third'|'b'"],
+            ["'b'|1", "'a'|2"],
+        ),
+    ] {
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, schema);
+            let mut options = TrackOptions::default();
+            options.key = vec!["u".into()];
+            replica.track(&["parent"], &options).await.unwrap();
+            replica.track(&["child", "link"], &TrackOptions::default()).await.unwrap();
+        }
+        run(
+            &a,
+            "INSERT INTO parent VALUES (1, 'a'), (2, 'b'); INSERT INTO child VALUES ('first', 1), ('second', 2), ('third', NULL)",
+        );
+        run(&a, "INSERT INTO link VALUES (1, 1), (2, 2)");
+        converge(&[&a, &b], &remote).await;
+        let mut options = AlterOptions::default();
+        options.accept_deletes = true;
+        a.alter_begin(&["parent"]).await.unwrap();
+        run(&a, how);
+        run(&a, "UPDATE child SET p = 1 WHERE name = 'third'");
+        sync(&a, &remote).await;
+        a.alter_end("parent", &options).await.unwrap();
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, "SELECT name, u FROM child JOIN parent ON k = p ORDER BY name"), shown, "{how}");
+            assert_eq!(ask(replica, "SELECT u, n FROM link JOIN parent ON k = p ORDER BY n"), links, "{how}");
+        }
+        verified(&[&a, &b], &remote).await;
+    }
+}

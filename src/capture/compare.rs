@@ -4,9 +4,10 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use super::record::{Recorded, Recorder, read_lead};
+use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, leave_out, local_of, move_local, read_fields,
-    referred, set_free, to_local, to_logged, touch, unbind_local,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, leave_out, local_of, move_local,
+    read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -70,7 +71,8 @@ pub(crate) fn compare(
     comparison.bind_found()?;
     comparison.rows()?;
     comparison.missing()?;
-    let Comparison { recorder, found, backfilled, .. } = comparison;
+    let Comparison { mut recorder, found, backfilled, rekeyed, .. } = comparison;
+    follow_rekeyed(&mut recorder, rekeyed)?;
     let log = recorder.log;
     set_metadata(log.conn, Metadata::Backfilled, backfilled)?;
     log.flush()?;
@@ -87,6 +89,8 @@ struct Comparison<'a, 'c> {
     defaults: Vec<Value>,
     was_recorded: Vec<bool>,
     backfilled: u64,
+    /// Rows that have the integer of another one now.
+    rekeyed: Vec<Rekeyed>,
     found: Found,
 }
 
@@ -115,7 +119,18 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let mut recorder = Recorder::new(log, world)?;
         let recorded = recorder.prepare(source.clone())?;
         let found = Found::default();
-        Ok(Self { recorder, table, source, recorded, terms, defaults, was_recorded, backfilled, found })
+        Ok(Self {
+            recorder,
+            table,
+            source,
+            recorded,
+            terms,
+            defaults,
+            was_recorded,
+            backfilled,
+            rekeyed: Vec::new(),
+            found,
+        })
     }
 
     /// The rows that a table has at its first `track` are known by the digits of their integers: copies of one file match.
@@ -184,13 +199,19 @@ impl<'a, 'c> Comparison<'a, 'c> {
         self.edited_row(row, &lead, &entity_id, &registers)
     }
 
-    fn bind(&self, lead: &[Value], entity_id: &str) -> Result<()> {
+    fn bind(&mut self, lead: &[Value], entity_id: &str) -> Result<()> {
         let (Some(_), Some(Value::Integer(local))) = (&self.source.local, lead.first()) else { return Ok(()) };
-        let (conn, table_no) = (self.recorder.conn(), self.source.table_no);
-        match entity_of(conn, table_no, *local)?.as_deref() == Some(entity_id) {
-            true => Ok(()),
-            false => move_local(conn, &self.recorder.references, table_no, *local, entity_id),
+        let (conn, table_no, local) = (self.recorder.conn(), self.source.table_no, *local);
+        let before = match entity_of(conn, table_no, local)? {
+            Some(before) if before == entity_id => return Ok(()),
+            None if !self.recorder.references.to(table_no).is_empty() => freed_entity(conn, table_no, local)?,
+            before => before,
+        };
+        // Where our own tables are damaged, they say nothing of what the user did.
+        if let Some(before) = before.filter(|_| self.terms.before.is_some() && self.terms.evidence.is_none()) {
+            self.rekeyed.push(Rekeyed { table_no, local, before });
         }
+        move_local(conn, &self.recorder.references, table_no, local, entity_id)
     }
 
     /// A row that was shown: what differs from its registers was written since.
