@@ -347,3 +347,36 @@ async fn references_follow_integers_that_went_to_other_rows_while_their_table_wa
         verified(&[&a, &b], &remote).await;
     }
 }
+
+/// It came back under another integer, and who referred to it by the old one referred to nobody.
+#[tokio::test]
+async fn a_row_that_is_shown_again_after_an_alter_has_its_integer_again() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE);
+        CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent);
+        CREATE TABLE link (p INTEGER REFERENCES parent, n INTEGER, PRIMARY KEY (p, n));";
+    for key in [vec![], vec!["u".to_owned()]] {
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, schema);
+            let mut options = TrackOptions::default();
+            options.key.clone_from(&key);
+            replica.track(&["parent"], &options).await.unwrap();
+            replica.track(&["child", "link"], &TrackOptions::default()).await.unwrap();
+        }
+        run(
+            &a,
+            "INSERT INTO parent VALUES (4, 'a'), (7, 'b'), (9, 'c'); INSERT INTO child VALUES ('first', 4), ('second', 7)",
+        );
+        run(&a, "INSERT INTO link VALUES (4, 1), (7, 2)");
+        converge(&[&a, &b], &remote).await;
+        alter(&a, "parent", "DELETE FROM parent WHERE u = 'a'", &AlterOptions::default()).await;
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(ask(&a, "SELECT k FROM parent ORDER BY k"), ["4", "7", "9"]);
+        for replica in [&a, &b] {
+            let sql = "SELECT name, u FROM child JOIN parent ON k = p ORDER BY name";
+            assert_eq!(ask(replica, sql), ["'first'|'a'", "'second'|'b'"]);
+            assert_eq!(ask(replica, "SELECT u, n FROM link JOIN parent ON k = p ORDER BY n"), ["'a'|1", "'b'|2"]);
+        }
+        verified(&[&a, &b], &remote).await;
+    }
+}

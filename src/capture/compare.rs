@@ -6,8 +6,8 @@ use rusqlite::{Connection, Row, params_from_iter};
 use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, leave_out, local_of, move_local,
-    read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, leave_out,
+    local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -403,8 +403,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
             touch(conn, table_no, entity_id)?;
             self.recorder.log.entity(table_no, entity_id)?.set_shown(false);
         }
-        if self.source.local.is_some() && local_of(conn, table_no, entity_id)?.is_some() {
+        if let (Some(_), Some(local)) = (&self.source.local, local_of(conn, table_no, entity_id)?) {
+            // A row that is shown again gets it back, if nobody else has it by then.
             unbind_local(conn, table_no, entity_id)?;
+            give_up_local(conn, &self.recorder.references, table_no, local, entity_id)?;
         }
         Ok(())
     }

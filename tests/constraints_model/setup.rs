@@ -30,15 +30,20 @@ pub async fn set_up(replica: &Replica, schema: &Schema, seed: &[Write], loose: b
     }
 }
 
-/// Removes references to rows that never were: they are left out of the log, and of the model.
+/// Removes references to rows that never were: they are left out of the log, and of the model. What refers to a row that goes with
+/// them goes, too.
 pub fn mend_references(conn: &Connection, schema: &Schema) {
     conn.execute_batch("PRAGMA foreign_keys = OFF").unwrap();
-    for (no, table) in schema.tables.iter().enumerate() {
-        for column in table.identity.key().iter().map(|&key| key.to_owned()).chain(table.named().map(|(c, _)| c)) {
-            let Some(parent) = schema.target(no, &column) else { continue };
-            let lost = format!("{column} IS NOT NULL AND {column} NOT IN (SELECT k FROM t{parent})");
-            conn.execute_batch(&format!("UPDATE OR IGNORE t{no} SET {column} = NULL WHERE {lost}")).ok();
-            conn.execute_batch(&format!("DELETE FROM t{no} WHERE {lost}")).unwrap();
+    let mut removed = 1;
+    while removed > 0 {
+        removed = 0;
+        for (no, table) in schema.tables.iter().enumerate() {
+            for column in table.identity.key().iter().map(|&key| key.to_owned()).chain(table.named().map(|(c, _)| c)) {
+                let Some(parent) = schema.target(no, &column) else { continue };
+                let lost = format!("{column} IS NOT NULL AND {column} NOT IN (SELECT k FROM t{parent})");
+                conn.execute_batch(&format!("UPDATE OR IGNORE t{no} SET {column} = NULL WHERE {lost}")).ok();
+                removed += conn.execute(&format!("DELETE FROM t{no} WHERE {lost}"), []).unwrap();
+            }
         }
     }
 }

@@ -56,6 +56,8 @@ pub struct Peer {
     backup: Option<Backup>,
     seed: u64,
     grace: Duration,
+    /// Whether `t0` was made anew between the beginning and the end of its alteration.
+    made_anew: bool,
     /// Commits until the process dies: none where negative; 0 is dead.
     fuse: Arc<AtomicI64>,
 }
@@ -91,6 +93,7 @@ impl Peer {
             backup: None,
             seed,
             grace,
+            made_anew: false,
             fuse: Arc::new(AtomicI64::new(-1)),
         };
         peer.start();
@@ -204,14 +207,52 @@ impl Peer {
         }
     }
 
+    /// Makes a table anew, as a migration tool does (<https://sqlite.org/lang_altertable.html#otheralter>), and writes to it before
+    /// zvon hears of that: our triggers went with the old one. False where the process died at the commit.
+    pub fn rebuild(&mut self, no: usize, writes: &[Write], schema: &Schema) -> bool {
+        let conn = self.replica.connection();
+        let name = name(no);
+        conn.execute_batch("PRAGMA foreign_keys = OFF; BEGIN IMMEDIATE").unwrap();
+        let of = |kind: &str| {
+            let sql =
+                format!("SELECT sql FROM sqlite_schema WHERE tbl_name = '{name}' AND type = '{kind}' AND sql NOT NULL");
+            let mut statement = conn.prepare(&sql).unwrap();
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect::<Vec<String>>()
+        };
+        let (table, indexes) = (of("table").remove(0).replacen(&name, "made_anew", 1), of("index"));
+        conn.execute_batch(&dropped(schema)).unwrap();
+        conn.execute_batch(&format!("{table}; INSERT INTO made_anew SELECT * FROM {name}; DROP TABLE {name}")).unwrap();
+        conn.execute_batch(&format!("ALTER TABLE made_anew RENAME TO {name}; {}", indexes.join(";"))).unwrap();
+        conn.execute_batch(&schema.triggers.concat()).unwrap();
+        for sql in writes.iter().flat_map(|write| write.statements(schema)).filter(|sql| !spoils_an_index(sql, schema))
+        {
+            if let Err(error) = conn.execute(&sql, []) {
+                assert!(is_refusal(&error) || is_endless(&error, schema), "{sql}: {error}");
+            }
+        }
+        let done = conn.execute_batch("COMMIT");
+        if !conn.is_autocommit() {
+            conn.execute_batch("ROLLBACK").unwrap();
+        }
+        conn.execute_batch("PRAGMA foreign_keys = ON").unwrap();
+        drop(conn);
+        self.made_anew |= no == 0 && done.is_ok() && self.version >= Version::Begun;
+        done.is_ok()
+    }
+
     /// Goes one step further with the schema.
     pub async fn migrate(&mut self) {
+        // Of a table that was made anew meanwhile nobody else knows what became of the column.
+        let mut options = AlterOptions::default();
+        if self.made_anew {
+            options.renamed = vec![("extra".into(), "further".into())];
+        }
         let plain = |replica: &Replica, sql: &str| replica.connection().execute_batch(sql).is_ok();
         let next = match self.version {
             Version::Plain if plain(&self.replica, "ALTER TABLE t0 ADD COLUMN extra INTEGER") => Version::Added,
             Version::Added if self.replica.alter_begin(&["t0"]).await.is_ok() => Version::Begun,
             Version::Begun if plain(&self.replica, "ALTER TABLE t0 RENAME COLUMN extra TO further") => Version::Renamed,
-            Version::Renamed => match self.replica.alter_end("t0", &AlterOptions::default()).await {
+            Version::Renamed => match self.replica.alter_end("t0", &options).await {
                 Ok(_) => Version::Ended,
                 // Whoever died in the merge that follows has ended it.
                 Err(error) if error.kind() == ErrorKind::Usage => Version::Ended,
@@ -261,6 +302,7 @@ impl Peer {
             backup: None,
             seed,
             grace: self.grace,
+            made_anew: self.made_anew,
             fuse: Arc::new(AtomicI64::new(-1)),
         };
         copy.start();
