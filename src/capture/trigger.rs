@@ -57,15 +57,20 @@ impl<'a> Capture<'a> {
         let mut triggers = vec![
             self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT)),
             self.trigger("delete", "AFTER DELETE", "", &self.record_delete(op::DELETE)),
-            self.trigger("rekey", &self.on_key_update(), &self.key_changed(), &self.record_rekey()),
+            self.trigger("rekey", &self.on_key_update("AFTER"), &self.key_changed(), &self.record_rekey()),
         ];
+        if !self.table.foreign_keys.is_empty() {
+            // A REPLACE may take the row that has the new key, and with it, by a cascade, the row that was to get it.
+            let body = self.record_candidates(&self.supplanted(), &self.same_row_then());
+            triggers.push(self.trigger("supplant", &self.on_key_update("BEFORE"), &self.key_changed(), &body));
+        }
         if !self.columns.is_empty() {
             let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
             triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE)));
         }
         let uniques = self.clashing_row();
         if !uniques.is_empty() {
-            let body = self.record_candidates(&uniques);
+            let body = self.record_candidates(&uniques, &self.same_row_before());
             triggers.push(self.trigger("replace", "BEFORE INSERT", "", &body));
             let changed = self.unique_changed();
             // No update changes what an index on a constant holds.
@@ -141,15 +146,15 @@ impl<'a> Capture<'a> {
 
     /// Fires where a statement names a key column, so that other updates pay nothing. A key that is the rowid has three
     /// more names; SQLite takes names in UPDATE OF that no column has.
-    fn on_key_update(&self) -> String {
+    fn on_key_update(&self, when: &str) -> String {
         let by_rowid = self.lead().any(|column| self.is_rowid(column));
         let aliases = if by_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
         let lead = self.lead().map(|column| Ident(&column.name));
-        format!("AFTER UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
+        format!("{when} UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
     }
 
     /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently.
-    fn record_candidates(&self, clashing: &str) -> String {
+    fn record_candidates(&self, clashing: &str, itself: &str) -> String {
         let lead = self.lead().map(|column| format!("{ROW}.{}", Ident(&column.name)));
         format!(
             "{} SELECT {NOW}, {}, {}, NULL, {} FROM {} AS {ROW} WHERE ({clashing}) AND NOT ({});",
@@ -158,8 +163,27 @@ impl<'a> Capture<'a> {
             op::CANDIDATE,
             list(lead),
             Ident(&self.table.name),
-            self.same_row_before(),
+            itself,
         )
+    }
+
+    /// The condition on rows that have the integer or the key that a row is about to get.
+    fn supplanted(&self) -> String {
+        let same = |columns: &[&Column]| {
+            let terms = columns.iter().map(|column| format!("{ROW}.{0} IS NEW.{0}", Ident(&column.name)));
+            terms.collect::<Vec<_>>().join(" AND ")
+        };
+        let groups = [self.local.as_slice(), &self.key];
+        let groups = groups.into_iter().filter(|columns| !columns.is_empty()).map(same);
+        groups.collect::<Vec<_>>().join(" OR ")
+    }
+
+    /// The condition on the row itself before it is updated.
+    fn same_row_then(&self) -> String {
+        match self.table.rowid {
+            Some(rowid) => format!("{ROW}.{rowid} = OLD.{rowid}"),
+            None => self.same_key("OLD"),
+        }
     }
 
     /// The condition on the row itself before it is written, when SQLite calls a rowid -1 that it has not chosen yet.
