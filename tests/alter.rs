@@ -380,3 +380,42 @@ async fn a_row_that_is_shown_again_after_an_alter_has_its_integer_again() {
         verified(&[&a, &b], &remote).await;
     }
 }
+
+/// A merge took the parent's integer away while the child's table was altered; what the child had was taken for a reference of
+/// its user's to a row that nobody knows.
+#[tokio::test]
+async fn a_row_whose_parent_goes_while_its_table_is_altered_is_held() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent ON DELETE CASCADE, more INTEGER);";
+    for again in [false, true] {
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, schema);
+            let mut options = TrackOptions::default();
+            options.enforce_fk = Some(true);
+            replica.track(&["parent", "child"], &options).await.unwrap();
+        }
+        run(&a, "INSERT INTO parent VALUES (1, 'goes'), (2, 'stays')");
+        run(&a, "INSERT INTO child VALUES ('first', 1, 1), ('second', 2, 2)");
+        converge(&[&a, &b], &remote).await;
+        a.alter_begin(&["child"]).await.unwrap();
+        run(&b, "PRAGMA foreign_keys = OFF; DELETE FROM parent WHERE v = 'goes'");
+        sync(&b, &remote).await;
+        sync(&a, &remote).await;
+        sync(&a, &remote).await;
+        if again {
+            // It is another row's now, and so is who refers to it.
+            run(&a, "INSERT INTO parent VALUES (1, 'new')");
+            sync(&a, &remote).await;
+        }
+        run(&a, "ALTER TABLE child RENAME COLUMN more TO most");
+        a.alter_end("child", &AlterOptions::default()).await.unwrap();
+        converge(&[&a, &b], &remote).await;
+        let shown = if again { vec!["'first'|'new'", "'second'|'stays'"] } else { vec!["'second'|'stays'"] };
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, "SELECT name, v FROM child LEFT JOIN parent ON k = p ORDER BY name"), shown);
+            assert_eq!(replica.held().await.unwrap().rows.len(), usize::from(!again));
+        }
+        verified(&[&a, &b], &remote).await;
+    }
+}

@@ -220,7 +220,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let (mut edited, mut new) = (Vec::new(), Vec::new());
         for n in 0..self.source.columns.len() {
             let now = row.get_ref(self.source.lead_len() + n)?;
-            if self.is_untranslated(entity_id, n, now)? {
+            if self.is_freed(n, registers, now)? || self.is_untranslated(entity_id, n, now)? {
                 continue;
             }
             match registers.get(self.recorded.number(n)) {
@@ -351,6 +351,19 @@ impl<'a, 'c> Comparison<'a, 'c> {
             Some(register) => Base::default().value(conn, register.id, ROWID_FIELD)? == Value::Integer(local),
             None => parent == local.to_string(),
         })
+    }
+
+    /// Whether a column refers, as its register does, to a row that gave up its integer: the next merge looks at that.
+    fn is_freed(&self, n: usize, registers: &Registers, now: ValueRef<'_>) -> Result<bool> {
+        let (Some(parent_no), ValueRef::Integer(local)) = (self.recorded.target(n), now) else { return Ok(false) };
+        let conn = self.recorder.conn();
+        if entity_of(conn, parent_no, local)?.is_some() {
+            return Ok(false);
+        }
+        let Some(freed) = freed_entity(conn, parent_no, local)? else { return Ok(false) };
+        let Some(register) = registers.get(self.recorded.number(n)) else { return Ok(false) };
+        let name = self.source.logged_name(&self.source.columns[n]);
+        Ok(referred(&Base::default().value(conn, register.id, name)?) == Some(freed))
     }
 
     /// Whether a column refers to a row that is not known yet: then the next seal comes back to it.

@@ -72,8 +72,8 @@ pub(crate) fn list_freed(conn: &Connection) -> Result<Vec<(u32, i64, String)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets them: whoever referred to them has been looked at.
-pub(crate) fn forget_freed(conn: &Connection) -> Result<()> {
-    conn.execute("DELETE FROM ZV_FREED", [])?;
+/// Forgets those of a table.
+pub(crate) fn forget_freed(conn: &Connection, table_no: u32) -> Result<()> {
+    conn.prepare_cached("DELETE FROM ZV_FREED WHERE table_no = ?1")?.execute([table_no])?;
     Ok(())
 }

@@ -10,8 +10,8 @@ use super::fold::{Key, Plan, Touched};
 use super::notes::without_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{
-    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, has_untranslated, hold,
-    local_of, read_fields, referred, release, to_local, unbind_local, wait_for, waiting_for,
+    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, freed_entity, has_untranslated,
+    hold, local_of, read_fields, referred, release, set_free, to_local, unbind_local, wait_for, waiting_for,
 };
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
@@ -528,7 +528,14 @@ impl<'a, 'c> Applier<'a, 'c> {
         // The integers find the rows that refer to them, so they go last.
         for key in gone {
             if !self.is_shown(&key)? {
-                unbind_local(self.log.conn, key.0, &key.1)?;
+                let conn = self.log.conn;
+                if self.tables.is_referred_to_from_away(key.0)
+                    && let Some(local) = local_of(conn, key.0, &key.1)?
+                    && freed_entity(conn, key.0, local)?.as_ref() != Some(&key.1)
+                {
+                    set_free(conn, key.0, local, &key.1)?;
+                }
+                unbind_local(conn, key.0, &key.1)?;
             }
         }
         Ok(changed)

@@ -11,6 +11,8 @@ mod pending;
 mod tables;
 mod trial;
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, Transaction};
 
 use crate::capture::{seal_ahead, seal_within};
@@ -240,8 +242,10 @@ fn take_given_up(tx: &Transaction<'_>, tables: &Tables, touched: &mut Vec<Key>) 
     }
     touched.extend(children::referring(tx, tables, &moved_on)?);
     children::follow(tx, tables, &left)?;
-    if !freed.is_empty() {
-        forget_freed(tx)?;
+    // Whoever refers to them has been looked at, unless their table is away.
+    let parents: BTreeSet<u32> = freed.iter().map(|(table_no, _, _)| *table_no).collect();
+    for table_no in parents.into_iter().filter(|no| !tables.is_referred_to_from_away(*no)) {
+        forget_freed(tx, table_no)?;
     }
     Ok(deleted)
 }

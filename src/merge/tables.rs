@@ -1,6 +1,6 @@
 //! The tracked tables as a merge needs them: columns by number, defaults, statements' text. Reads the schema; writes nothing.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
@@ -224,6 +224,8 @@ fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
 #[derive(Debug)]
 pub(super) struct Tables {
     by_no: HashMap<u32, MergeTable>,
+    /// Tables that a merge leaves alone for now, as they are being altered, or defined otherwise elsewhere.
+    away: BTreeSet<u32>,
     pub(super) references: References,
     /// The number of the reserved field `zv_rowid`.
     pub(super) rowid_column: u32,
@@ -233,7 +235,9 @@ impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
         let (mut by_no, triggered) = (HashMap::new(), triggered(log.conn)?);
         let references = References::load(log.conn)?;
-        for tracked in list_tracked(log.conn)?.into_iter().filter(Tracked::is_live) {
+        let (live, others): (Vec<Tracked>, Vec<Tracked>) =
+            list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active).partition(Tracked::is_live);
+        for tracked in live {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
                 let has_triggers = triggered.iter().any(|name| same_name(name, &shape.name));
                 by_no.insert(tracked.table_no(), MergeTable::new(log, &references, tracked, shape, has_triggers)?);
@@ -241,7 +245,13 @@ impl Tables {
         }
         rank(&mut by_no);
         let rowid_column = log.names.number(log.conn, ROWID_FIELD)?;
-        Ok(Self { by_no, references, rowid_column })
+        let away = others.iter().map(Tracked::table_no).collect();
+        Ok(Self { by_no, away, references, rowid_column })
+    }
+
+    /// Whether rows that refer to a table's integers can only be looked at later.
+    pub(super) fn is_referred_to_from_away(&self, no: u32) -> bool {
+        !self.away.is_empty() && self.references.to(no).iter().any(|(child, _)| self.away.contains(child))
     }
 
     pub(super) fn get(&self, no: u32) -> Option<&MergeTable> {
