@@ -419,3 +419,31 @@ async fn a_row_whose_parent_goes_while_its_table_is_altered_is_held() {
         verified(&[&a, &b], &remote).await;
     }
 }
+
+/// NULL was taken for the want of the row that the log names, which had gone meanwhile.
+#[tokio::test]
+async fn a_reference_that_is_cleared_while_its_row_goes_and_its_table_is_altered_is_cleared() {
+    let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
+        CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent, more INTEGER);";
+    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(true);
+        replica.track(&["parent", "child"], &options).await.unwrap();
+    }
+    run(&a, "INSERT INTO parent VALUES (1, 'goes'); INSERT INTO child VALUES ('first', 1, 1)");
+    converge(&[&a, &b], &remote).await;
+    a.alter_begin(&["child"]).await.unwrap();
+    run(&b, "PRAGMA foreign_keys = OFF; DELETE FROM parent");
+    sync(&b, &remote).await;
+    sync(&a, &remote).await;
+    run(&a, "UPDATE child SET p = NULL; ALTER TABLE child RENAME COLUMN more TO most");
+    a.alter_end("child", &AlterOptions::default()).await.unwrap();
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(ask(replica, "SELECT name, p FROM child"), ["'first'|NULL"]);
+        assert_eq!(replica.held().await.unwrap().rows.len(), 0);
+    }
+    verified(&[&a, &b], &remote).await;
+}

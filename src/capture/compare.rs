@@ -7,7 +7,7 @@ use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
     Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, leave_out,
-    local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
+    local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local, waits_for,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -227,7 +227,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
                 Some(register) => {
                     let name = self.source.logged_name(&self.source.columns[n]);
                     let then = base.value(self.recorder.conn(), register.id, name)?;
-                    if self.same(lead, n, now, &then)? {
+                    if !self.is_cleared(entity_id, n, now, &then)? && self.same(lead, n, now, &then)? {
                         continue;
                     }
                     if self.was_recorded[n] {
@@ -351,6 +351,14 @@ impl<'a, 'c> Comparison<'a, 'c> {
             Some(register) => Base::default().value(conn, register.id, ROWID_FIELD)? == Value::Integer(local),
             None => parent == local.to_string(),
         })
+    }
+
+    /// Whether a reference to a row that is not here was made NULL by the row's user: it was not NULL for want of that row.
+    fn is_cleared(&self, entity_id: &str, n: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
+        let (Some(parent_no), ValueRef::Null) = (self.recorded.target(n), now) else { return Ok(false) };
+        let (conn, Some(parent)) = (self.recorder.conn(), referred(then)) else { return Ok(false) };
+        Ok(to_local(conn, parent_no, then)?.is_none()
+            && !waits_for(conn, (parent_no, &parent), (self.source.table_no, entity_id))?)
     }
 
     /// Whether a column refers, as its register does, to a row that gave up its integer: the next merge looks at that.

@@ -54,4 +54,4 @@ pub(crate) use remotes::{
 };
 pub(crate) use retire::retire_backfills;
 pub(crate) use separate::separate;
-pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for};
+pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for, waits_for};

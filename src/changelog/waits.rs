@@ -18,6 +18,16 @@ pub(crate) fn wait_for(
     Ok(())
 }
 
+/// Whether a row waits for another one.
+pub(crate) fn waits_for(
+    conn: &Connection,
+    (on_table, on_entity): (u32, &str),
+    (table_no, entity_id): (u32, &str),
+) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_WAIT WHERE on_table = ?1 AND on_entity = ?2 AND table_no = ?3 AND entity_id = ?4";
+    Ok(conn.prepare_cached(sql)?.exists((on_table, on_entity, table_no, entity_id))?)
+}
+
 /// Forgets what a row waits for: it is being looked at. Returns whether it waited for anything.
 pub(crate) fn clear_waits(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
     let sql = "DELETE FROM ZV_WAIT WHERE table_no = ?1 AND entity_id = ?2";

@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::same_through_affinity;
-use crate::changelog::{freed_entity, gave_up, lower, referred, to_local, to_logged};
+use crate::changelog::{freed_entity, gave_up, lower, referred, to_local, to_logged, waits_for};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -170,9 +170,8 @@ impl Comparison<'_, '_> {
             Some(Value::Null) => match to_local(conn, parent_no, wanted)? {
                 Some(local) => Ok(local == Value::Null),
                 None => {
-                    let sql = "SELECT 1 FROM ZV_WAIT WHERE on_table = ?1 AND on_entity = ?2 AND table_no = ?3 AND entity_id = ?4";
                     let (parent, table_no) = (referred(wanted).unwrap_or_default(), self.known.tracked.table_no());
-                    Ok(conn.prepare_cached(sql)?.exists((parent_no, parent, table_no, &self.entity.id))?)
+                    waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))
                 }
             },
             Some(there) => Ok(there == *wanted || (referred(wanted).is_some() && referred(&there) == referred(wanted))),
