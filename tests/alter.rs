@@ -447,3 +447,37 @@ async fn a_reference_that_is_cleared_while_its_row_goes_and_its_table_is_altered
     }
     verified(&[&a, &b], &remote).await;
 }
+
+/// Who was written without a parent, and whose parent went, while nobody looked.
+#[tokio::test]
+async fn rows_that_have_no_parent_after_an_alter_of_either_table_are_held() {
+    let schema = "CREATE TABLE parent (k TEXT PRIMARY KEY, more INTEGER);
+        CREATE TABLE child (name TEXT PRIMARY KEY, p TEXT REFERENCES parent, more INTEGER);";
+    for table in ["parent", "child"] {
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, schema);
+            let mut options = TrackOptions::default();
+            options.enforce_fk = Some(true);
+            replica.track(&["parent", "child"], &options).await.unwrap();
+        }
+        run(
+            &a,
+            "INSERT INTO parent VALUES ('goes', 1), ('stays', 1); INSERT INTO child VALUES ('1', 'goes', 1), ('2', 'stays', 1)",
+        );
+        converge(&[&a, &b], &remote).await;
+        a.alter_begin(&[table]).await.unwrap();
+        run(&a, "PRAGMA foreign_keys = OFF; INSERT INTO child VALUES ('3', 'nobody', 1)");
+        run(&b, "PRAGMA foreign_keys = OFF; DELETE FROM parent WHERE k = 'goes'");
+        sync(&b, &remote).await;
+        sync(&a, &remote).await;
+        run(&a, &format!("ALTER TABLE {table} RENAME COLUMN more TO most"));
+        a.alter_end(table, &AlterOptions::default()).await.unwrap();
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, "SELECT name FROM child"), ["'2'"], "{table}");
+            assert_eq!(replica.held().await.unwrap().rows.len(), 2, "{table}");
+        }
+        verified(&[&a, &b], &remote).await;
+    }
+}

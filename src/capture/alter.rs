@@ -8,7 +8,7 @@ use rusqlite::{Connection, OptionalExtension};
 use super::check::{Identity, check_trackable};
 use super::compare::{Terms, compare};
 use super::install::{Wish, install, remove};
-use super::track::{TrackedNow, another_key};
+use super::track::{TrackedNow, another_key, look_again};
 use super::trigger::trigger_name;
 use crate::capture::Wanted;
 use crate::changelog::{Log, Tracked, list_tracked, save_tracked};
@@ -73,12 +73,25 @@ pub(crate) fn alter_end(log: &mut Log<'_>, world: &World, name: &str, end: &Alte
     let tracked = install(log, &table, identity, wish)?;
     let terms = Terms { before: Some(&before.source), accept_deletes: end.accept_deletes, evidence: None };
     let found = compare(log, world, &table, &tracked, terms)?;
+    look_at_references(conn, &table)?;
     Ok(TrackedNow {
         renamed_from: (before.name() != table.name).then(|| before.name().to_owned()),
         renamed: fates.renamed(),
         dropped: fates.dropped(),
         ..TrackedNow::new(tracked, found)
     })
+}
+
+/// No merge looked whether a table's rows have their parents, and those that refer to them theirs, while it was being altered.
+fn look_at_references(conn: &Connection, table: &Table) -> Result<()> {
+    for tracked in list_tracked(conn)?.iter().filter(|tracked| tracked.is_live()) {
+        let shape = read_table(conn, tracked.name())?;
+        let refers = |shape: Table| shape.foreign_keys.iter().any(|key| same_name(&key.parent, &table.name));
+        if same_name(tracked.name(), &table.name) || shape.is_some_and(refers) {
+            look_again(conn, tracked)?;
+        }
+    }
+    Ok(())
 }
 
 /// What the mark says: the table's name now, and its columns' in the order that they had.

@@ -23,5 +23,5 @@ pub(crate) use recover::{
 };
 pub(crate) use seal::{Notes, count_journal, seal, seal_ahead, seal_within, take_notes};
 pub(crate) use track::{
-    Renewed, TrackOptions, TrackedNow, enforcement_changed, parents_first, reinstall, renew, track, untrack,
+    Renewed, TrackOptions, TrackedNow, look_again, parents_first, reinstall, renew, track, untrack,
 };

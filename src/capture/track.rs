@@ -66,7 +66,7 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact, evidence: None };
     let tracked = install(log, &table, identity, wish)?;
     if before.as_ref().is_some_and(|before| before.enforce_fk != tracked.enforce_fk) {
-        enforcement_changed(log.conn, &tracked)?;
+        look_again(log.conn, &tracked)?;
     }
     let found = compare(log, world, &table, &tracked, terms)?;
     Ok(TrackedNow::new(tracked, found))
@@ -181,8 +181,8 @@ fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option
 }
 
 /// Has the next merge look at whoever is held, or shown, by another rule than the one that holds now: foreign keys of a table are
-/// enforced, or are not any more.
-pub(crate) fn enforcement_changed(conn: &Connection, tracked: &Tracked) -> Result<()> {
+/// enforced, or are not any more; or nobody looked for a while.
+pub(crate) fn look_again(conn: &Connection, tracked: &Tracked) -> Result<()> {
     touch_held(conn, tracked.table_no())?;
     if tracked.enforce_fk {
         let only_waiting = !violates_foreign_keys(conn, tracked.name())?;

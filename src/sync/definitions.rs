@@ -7,7 +7,7 @@ use rusqlite::Connection;
 
 use super::Session;
 use super::plan::{Known, Refusal};
-use crate::capture::enforcement_changed;
+use crate::capture::look_again;
 use crate::changelog::{
     Definition, Log, Tracked, definitions, list_tracked, lower, newest_definition, remember_definition, save_tracked,
 };
@@ -240,7 +240,7 @@ pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Resul
         notices.extend(follow(&mut tracked, &newest));
         save_tracked(&tx, &tracked)?;
         if tracked.enforce_fk != enforced {
-            enforcement_changed(&tx, &tracked)?;
+            look_again(&tx, &tracked)?;
         }
     }
     drop(log);
