@@ -284,6 +284,55 @@ async fn what_another_sync_forgot_meanwhile_is_not_taken_for_pushed() {
     assert_verified(&a, &honest(&store)).await;
 }
 
+/// Seed 706452 of the simulation: one sync had listed a file, another one then missed it, and could not put it back; the first took it
+/// off the list of what is to be put back, as its own listing had it.
+#[tokio::test]
+async fn what_another_sync_missed_meanwhile_is_put_back() {
+    let (home, store) = (tempfile::tempdir().unwrap(), Arc::new(InMemory::new()));
+    let path = home.path().join("a.db");
+    let (a, twin) = (Replica::init(&path).unwrap(), Replica::open(&path).unwrap());
+    let other = Replica::in_memory().unwrap();
+    for replica in [&a, &other] {
+        run(replica, TABLES);
+        replica.track_all(&keyed()).await.unwrap();
+        sync(replica, &honest(&store)).await;
+    }
+    let through = |store: &Arc<FaultyStore>| Remote::from_store(URL, store.clone(), "base").unwrap();
+    let before = store_names(&store).await;
+    run(&a, "INSERT INTO author VALUES ('x', 'Xenia')");
+    sync(&a, &honest(&store)).await;
+    let there: Vec<_> = store_names(&store).await.into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(there.len(), 1, "{there:?}");
+    run(&other, "INSERT INTO author VALUES ('z', 'Zoe')");
+    sync(&other, &honest(&store)).await;
+
+    // It has listed, and reads what is new, when the file goes and the other one lists.
+    let (barrier, asked) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (meeting, notice) = (Arc::clone(&barrier), Arc::clone(&asked));
+    let waiting = FaultyStore::new(&store, move |_, request| match request {
+        Request::Get if !notice.swap(true, Ordering::SeqCst) => Verdict::Meet(Arc::clone(&meeting)),
+        _ => Verdict::Pass,
+    });
+    let unlucky = FaultyStore::new(&store, |_, request| match request {
+        Request::Put => Verdict::FailBefore,
+        _ => Verdict::Pass,
+    });
+    let (remote, options) = (through(&waiting), SyncOptions::default());
+    let second = async {
+        while !asked.load(Ordering::SeqCst) {
+            tokio::task::yield_now().await;
+        }
+        store.delete(&there[0]).await.unwrap();
+        twin.sync(&through(&unlucky), &SyncOptions::default()).await.unwrap_err();
+        barrier.wait().await;
+    };
+    let (first, ()) = tokio::join!(a.sync(&remote, &options), second);
+    first.unwrap();
+    sync(&a, &honest(&store)).await;
+    assert!(store_names(&store).await.contains(&there[0]), "nobody misses it");
+    assert_verified(&a, &honest(&store)).await;
+}
+
 async fn store_names(store: &Arc<InMemory>) -> Vec<Path> {
     store.list(None).map_ok(|meta| meta.location).try_collect().await.unwrap()
 }

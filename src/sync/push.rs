@@ -185,12 +185,14 @@ impl Producer {
         self.batch_of_sequence(conn).map(Some)
     }
 
-    /// Lost changes, as far as the log has them: of others there is nothing to put back.
+    /// Lost changes, as far as the log has them: of others there is nothing to put back. Whether they are there again is said by
+    /// what is remembered, and not by this sync's listing: who missed them may have seen a later one.
     fn batch_of_lost(&self, conn: &Connection, lost: Vec<ChangeId>) -> Result<Batch> {
         let mut ids = Vec::with_capacity(lost.len());
         let mut places = Places::new(conn, self.no)?;
         for id in &lost {
-            if contains(conn, *id)? && !self.is_there(&mut places, *id)? {
+            let is_there = places.is_loose(*id)? || !self.files_only && places.is_packed(*id)?;
+            if contains(conn, *id)? && !is_there {
                 // Where it stands in the sequence does not matter: it was there before.
                 ids.push((*id, 0));
             }
