@@ -28,6 +28,22 @@ async fn clone(remote: &Remote, home: &tempfile::TempDir, name: &str) -> Replica
     Replica::clone_from(remote, home.path().join(name), Settings::default(), None).await.unwrap().0
 }
 
+/// Two replicas of a schema whose foreign keys are enforced, and a remote; tables are tracked in order, the first by other columns
+/// where these are named.
+async fn pair_of(schema: &str, tables: &[&str], key: &[&str]) -> (Replica, Replica, Remote) {
+    let (a, b) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap());
+    for replica in [&a, &b] {
+        run(replica, schema);
+        for (n, table) in tables.iter().enumerate() {
+            let mut options = TrackOptions::default();
+            options.enforce_fk = Some(true);
+            options.key = key.iter().filter(|_| n == 0).map(|&name| name.to_owned()).collect();
+            replica.track(&[table], &options).await.unwrap();
+        }
+    }
+    (a, b, fresh_remote())
+}
+
 async fn alter(replica: &Replica, table: &str, sql: &str, options: &AlterOptions) {
     replica.alter_begin(&[table]).await.unwrap();
     run(replica, sql);
@@ -318,14 +334,7 @@ async fn references_follow_integers_that_went_to_other_rows_while_their_table_wa
             ["'b'|1", "'a'|2"],
         ),
     ] {
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-        for replica in [&a, &b] {
-            run(replica, schema);
-            let mut options = TrackOptions::default();
-            options.key = vec!["u".into()];
-            replica.track(&["parent"], &options).await.unwrap();
-            replica.track(&["child", "link"], &TrackOptions::default()).await.unwrap();
-        }
+        let (a, b, remote) = pair_of(schema, &["parent", "child", "link"], &["u"]).await;
         run(
             &a,
             "INSERT INTO parent VALUES (1, 'a'), (2, 'b'); INSERT INTO child VALUES ('first', 1), ('second', 2), ('third', NULL)",
@@ -354,15 +363,8 @@ async fn a_row_that_is_shown_again_after_an_alter_has_its_integer_again() {
     let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE);
         CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent);
         CREATE TABLE link (p INTEGER REFERENCES parent, n INTEGER, PRIMARY KEY (p, n));";
-    for key in [vec![], vec!["u".to_owned()]] {
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-        for replica in [&a, &b] {
-            run(replica, schema);
-            let mut options = TrackOptions::default();
-            options.key.clone_from(&key);
-            replica.track(&["parent"], &options).await.unwrap();
-            replica.track(&["child", "link"], &TrackOptions::default()).await.unwrap();
-        }
+    for key in [&[][..], &["u"]] {
+        let (a, b, remote) = pair_of(schema, &["parent", "child", "link"], key).await;
         run(
             &a,
             "INSERT INTO parent VALUES (4, 'a'), (7, 'b'), (9, 'c'); INSERT INTO child VALUES ('first', 4), ('second', 7)",
@@ -388,13 +390,7 @@ async fn a_row_whose_parent_goes_while_its_table_is_altered_is_held() {
     let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
         CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent ON DELETE CASCADE, more INTEGER);";
     for again in [false, true] {
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-        for replica in [&a, &b] {
-            run(replica, schema);
-            let mut options = TrackOptions::default();
-            options.enforce_fk = Some(true);
-            replica.track(&["parent", "child"], &options).await.unwrap();
-        }
+        let (a, b, remote) = pair_of(schema, &["parent", "child"], &[]).await;
         run(&a, "INSERT INTO parent VALUES (1, 'goes'), (2, 'stays')");
         run(&a, "INSERT INTO child VALUES ('first', 1, 1), ('second', 2, 2)");
         converge(&[&a, &b], &remote).await;
@@ -425,13 +421,7 @@ async fn a_row_whose_parent_goes_while_its_table_is_altered_is_held() {
 async fn a_reference_that_is_cleared_while_its_row_goes_and_its_table_is_altered_is_cleared() {
     let schema = "CREATE TABLE parent (k INTEGER PRIMARY KEY, v TEXT);
         CREATE TABLE child (name TEXT PRIMARY KEY, p INTEGER REFERENCES parent, more INTEGER);";
-    let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-    for replica in [&a, &b] {
-        run(replica, schema);
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(true);
-        replica.track(&["parent", "child"], &options).await.unwrap();
-    }
+    let (a, b, remote) = pair_of(schema, &["parent", "child"], &[]).await;
     run(&a, "INSERT INTO parent VALUES (1, 'goes'); INSERT INTO child VALUES ('first', 1, 1)");
     converge(&[&a, &b], &remote).await;
     a.alter_begin(&["child"]).await.unwrap();
@@ -454,13 +444,7 @@ async fn rows_that_have_no_parent_after_an_alter_of_either_table_are_held() {
     let schema = "CREATE TABLE parent (k TEXT PRIMARY KEY, more INTEGER);
         CREATE TABLE child (name TEXT PRIMARY KEY, p TEXT REFERENCES parent, more INTEGER);";
     for table in ["parent", "child"] {
-        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
-        for replica in [&a, &b] {
-            run(replica, schema);
-            let mut options = TrackOptions::default();
-            options.enforce_fk = Some(true);
-            replica.track(&["parent", "child"], &options).await.unwrap();
-        }
+        let (a, b, remote) = pair_of(schema, &["parent", "child"], &[]).await;
         run(
             &a,
             "INSERT INTO parent VALUES ('goes', 1), ('stays', 1); INSERT INTO child VALUES ('1', 'goes', 1), ('2', 'stays', 1)",

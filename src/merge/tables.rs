@@ -224,7 +224,7 @@ fn keeps(affinity: Affinity, part: &KeyPart) -> bool {
 #[derive(Debug)]
 pub(super) struct Tables {
     by_no: HashMap<u32, MergeTable>,
-    /// Tables that a merge leaves alone for now, as they are being altered, or defined otherwise elsewhere.
+    /// Tables that merges leave alone while they are being altered, or defined otherwise elsewhere.
     away: BTreeSet<u32>,
     pub(super) references: References,
     /// The number of the reserved field `zv_rowid`.
