@@ -254,15 +254,7 @@ async fn what_another_sync_forgot_meanwhile_is_not_taken_for_pushed() {
     assert_eq!(there.len(), 1, "{there:?}");
 
     run(&a, "INSERT INTO author VALUES ('y', 'Yann')");
-    let (barrier, asked) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
-    let (meeting, notice) = (Arc::clone(&barrier), Arc::clone(&asked));
-    let waiting = FaultyStore::new(&store, move |_, request| match request {
-        Request::Put => {
-            notice.store(true, Ordering::SeqCst);
-            Verdict::Meet(Arc::clone(&meeting))
-        }
-        _ => Verdict::Pass,
-    });
+    let (waiting, barrier, asked) = waiting_at(&store, |request| matches!(request, Request::Put));
     let empty = FaultyStore::new(&Arc::new(InMemory::new()), |_, request| match request {
         Request::Put => Verdict::FailBefore,
         _ => Verdict::Pass,
@@ -307,12 +299,7 @@ async fn what_another_sync_missed_meanwhile_is_put_back() {
     sync(&other, &honest(&store)).await;
 
     // It has listed, and reads what is new, when the file goes and the other one lists.
-    let (barrier, asked) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
-    let (meeting, notice) = (Arc::clone(&barrier), Arc::clone(&asked));
-    let waiting = FaultyStore::new(&store, move |_, request| match request {
-        Request::Get if !notice.swap(true, Ordering::SeqCst) => Verdict::Meet(Arc::clone(&meeting)),
-        _ => Verdict::Pass,
-    });
+    let (waiting, barrier, asked) = waiting_at(&store, |request| matches!(request, Request::Get));
     let unlucky = FaultyStore::new(&store, |_, request| match request {
         Request::Put => Verdict::FailBefore,
         _ => Verdict::Pass,
@@ -331,6 +318,18 @@ async fn what_another_sync_missed_meanwhile_is_put_back() {
     sync(&a, &honest(&store)).await;
     assert!(store_names(&store).await.contains(&there[0]), "nobody misses it");
     assert_verified(&a, &honest(&store)).await;
+}
+
+/// A store that waits at the first request of a kind, the barrier where it does, and whether it was asked.
+fn waiting_at(store: &Arc<InMemory>, is_it: fn(Request) -> bool) -> (Arc<FaultyStore>, Arc<Barrier>, Arc<AtomicBool>) {
+    let (barrier, asked) = (Arc::new(Barrier::new(2)), Arc::new(AtomicBool::new(false)));
+    let (meeting, notice) = (Arc::clone(&barrier), Arc::clone(&asked));
+    let waiting =
+        FaultyStore::new(store, move |_, request| match is_it(request) && !notice.swap(true, Ordering::SeqCst) {
+            true => Verdict::Meet(Arc::clone(&meeting)),
+            false => Verdict::Pass,
+        });
+    (waiting, barrier, asked)
 }
 
 async fn store_names(store: &Arc<InMemory>) -> Vec<Path> {
