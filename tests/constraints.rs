@@ -444,3 +444,142 @@ async fn verify_knows_who_keeps_a_value_whose_index_asks_for_the_missing_referen
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Three replicas with a table `row` that is known by `u`, and another one that refers to its local integers.
+async fn three(other: &str, enforce_fk: Option<bool>) -> (Wall, [Replica; 3]) {
+    let wall = Wall::at(START_MS);
+    let make = async |seed| {
+        let replica = on_the_wall(Replica::in_memory().unwrap(), &wall, seed);
+        run(&replica, "CREATE TABLE row (id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE)");
+        run(&replica, other);
+        let mut options = TrackOptions::default();
+        options.enforce_fk = enforce_fk;
+        replica.track(&["other"], &options).await.unwrap();
+        options.key = vec!["u".to_owned()];
+        replica.track(&["row"], &options).await.unwrap();
+        replica
+    };
+    (wall.clone(), [make(1).await, make(2).await, make(3).await])
+}
+
+/// The reasons of all rows that are held.
+async fn reasons(replica: &Replica) -> Vec<String> {
+    replica.held().await.unwrap().rows.into_iter().map(|held| format!("{} {}", held.table, held.reason)).collect()
+}
+
+/// What a CHECK says of local integers is asked with those that the rows have.
+#[tokio::test]
+async fn a_row_that_must_not_refer_to_itself_may_refer_to_the_first() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, of INTEGER REFERENCES other, name TEXT UNIQUE, CHECK (of <> id))";
+    for enforce_fk in [None, Some(false)] {
+        let ((wall, [a, b, _]), remote) = (three(other, enforce_fk).await, fresh_remote());
+        run(&a, "INSERT INTO other VALUES (1, NULL, 'root')");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            wall.advance(1);
+            run(replica, "INSERT INTO other (of, name) VALUES (1, 'same')");
+        }
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(rows(&replica.connection(), "SELECT of, name FROM other"), ["NULL|'root'", "1|'same'"]);
+            assert_eq!(reasons(replica).await, ["other unique"]);
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn references_that_must_differ_wait_for_their_rows() {
+    for other in [
+        "CREATE TABLE other (a INTEGER REFERENCES row, b INTEGER REFERENCES row, PRIMARY KEY (a, b), CHECK (a <> b))",
+        "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES row, b INTEGER REFERENCES row, CHECK (a <> b))",
+    ] {
+        for enforce_fk in [None, Some(false)] {
+            let ((wall, [a, b, _]), remote) = (three(other, enforce_fk).await, fresh_remote());
+            run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y')");
+            converge(&[&a, &b], &remote).await;
+            wall.advance(1);
+            run(&a, "DELETE FROM row");
+            wall.advance(1);
+            run(&b, "INSERT INTO other (a, b) VALUES (1, 2)");
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                let shown = rows(&replica.connection(), "SELECT a, b FROM other");
+                match shown.first() {
+                    None => assert_eq!(reasons(replica).await, ["other foreign key"]),
+                    Some(row) => assert_eq!(row, "NULL|NULL"),
+                }
+                assert_verified(replica, &remote).await;
+            }
+            wall.advance(1);
+            run(&a, "INSERT INTO row (u) VALUES ('y'), ('x')");
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                let sql = "SELECT a.u, b.u FROM other JOIN row AS a ON a.id = a JOIN row AS b ON b.id = b";
+                assert_eq!(rows(&replica.connection(), sql), ["'x'|'y'"], "{other} {enforce_fk:?}");
+                assert_verified(replica, &remote).await;
+            }
+        }
+    }
+}
+
+/// As a row that must have a reference, by its CHECK instead of NOT NULL: without it, it is held, and keeps what it claims.
+#[tokio::test]
+async fn a_check_that_asks_for_a_reference_waits_for_its_row() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES row, b INTEGER REFERENCES row,
+                 name TEXT UNIQUE, CHECK ((a IS NULL) <> (b IS NULL)))";
+    let ((wall, [a, b, _]), remote) = (three(other, Some(false)).await, fresh_remote());
+    run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y')");
+    converge(&[&a, &b], &remote).await;
+    wall.advance(1);
+    run(&a, "DELETE FROM row WHERE u = 'x'");
+    wall.advance(1);
+    run(&b, "INSERT INTO other (a, name) VALUES (1, 'same')");
+    wall.advance(1);
+    run(&a, "INSERT INTO other (b, name) VALUES (2, 'same')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT a, b, name FROM other"), [] as [&str; 0]);
+        assert_eq!(reasons(replica).await, ["other foreign key", "other unique"]);
+        assert_verified(replica, &remote).await;
+    }
+    wall.advance(1);
+    run(&a, "INSERT INTO row (u) VALUES ('x')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        let sql = "SELECT u, b, name FROM other LEFT JOIN row ON row.id = a";
+        assert_eq!(rows(&replica.connection(), sql), ["'x'|NULL|'same'"]);
+        assert_eq!(reasons(replica).await, ["other unique"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+/// What a merge of two writes made break a CHECK is held for that, whether its reference leads anywhere or not.
+#[tokio::test]
+async fn a_reference_to_no_row_does_not_hide_that_a_check_is_broken() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES row, b INTEGER REFERENCES row, CHECK (a IS NULL OR b IS NULL))";
+    let ((wall, [a, b, c]), remote) = (three(other, Some(false)).await, fresh_remote());
+    run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y'); INSERT INTO other VALUES (1, NULL, NULL)");
+    converge(&[&a, &b, &c], &remote).await;
+    wall.advance(1);
+    run(&c, "UPDATE other SET a = 1");
+    wall.advance(1);
+    run(&b, "DELETE FROM row WHERE u = 'x'");
+    converge(&[&a, &b], &remote).await;
+    wall.advance(1);
+    run(&a, "UPDATE other SET b = 2");
+    sync(&a, &remote).await;
+    // One has the row and its parent's end at once, the others one after the other.
+    converge(&[&c, &a, &b], &remote).await;
+    for replica in [&a, &b, &c] {
+        assert_eq!(reasons(replica).await, ["other check"]);
+        assert_verified(replica, &remote).await;
+    }
+    wall.advance(1);
+    run(&b, "INSERT INTO row (u) VALUES ('x')");
+    converge(&[&b, &a, &c], &remote).await;
+    for replica in [&a, &b, &c] {
+        assert_eq!(reasons(replica).await, ["other check"]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -21,6 +21,18 @@ pub(crate) fn local_of(conn: &Connection, table_no: u32, entity_id: &str) -> Res
     Ok(conn.prepare_cached(sql)?.query_row((table_no, entity_id), |row| row.get(0)).optional()?)
 }
 
+/// The integer that an entity which has none here would get, as far as the integers of others say: its own digits, or the next.
+pub(crate) fn integer_to_be(conn: &Connection, table_no: u32, entity_id: &str) -> Result<i64> {
+    if let Some(digits) = digits_of(entity_id)
+        && entity_of(conn, table_no, digits)?.is_none()
+    {
+        return Ok(digits);
+    }
+    let sql = "SELECT max(local) FROM ZV_LOCAL WHERE table_no = ?1";
+    let greatest: Option<i64> = conn.prepare_cached(sql)?.query_row([table_no], |row| row.get(0))?;
+    Ok(greatest.unwrap_or(0).max(0).wrapping_add(1))
+}
+
 /// Records that an entity has an integer here; what either was bound to before is forgotten.
 pub(crate) fn bind_local(conn: &Connection, table_no: u32, local: i64, entity_id: &str) -> Result<()> {
     let sql = "INSERT OR REPLACE INTO ZV_LOCAL (table_no, local, entity_id) VALUES (?1, ?2, ?3)";

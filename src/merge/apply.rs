@@ -88,8 +88,8 @@ pub(super) struct Applier<'a, 'c> {
     expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
     unavailable: BTreeSet<Key>,
-    /// Whether the row that is being put in is without a reference, as its parent is not here.
-    lacks_reference: bool,
+    /// The parent that the row which is being put in is without, as it is not here, and the column that refers to it.
+    lacks: Option<(Key, String)>,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
     pub(super) vacated: BTreeSet<Key>,
     /// Rows that are held by what the tables show, which may be a trigger's doing that is taken back before the batch ends.
@@ -114,7 +114,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             taken: BTreeSet::new(),
             expected: BTreeMap::new(),
             unavailable: BTreeSet::new(),
-            lacks_reference: false,
+            lacks: None,
             vacated: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             insert: None,
@@ -308,7 +308,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     fn put_row_in(&mut self, key: &Key, mut touched: Touched) -> Result<Put, Stop> {
-        self.lacks_reference = false;
+        self.lacks = None;
         if let Some(why) = self.refused.get(key) {
             return Ok(Put::Held(Reason::new("trigger", why)));
         }
@@ -354,7 +354,14 @@ impl<'a, 'c> Applier<'a, 'c> {
             Ok(_) => {}
             Err(error) => {
                 let reason = refusal(self.log.conn, key, error)?;
-                return Ok(if reason.code == "unique" { Put::Contested } else { Put::Held(reason) });
+                return Ok(match (reason.code, self.lacks.take()) {
+                    ("unique", _) => Put::Contested,
+                    // It has a value in the log, and NULL in its place only here.
+                    ("check" | "not null", Some((parent, column))) => {
+                        Put::Held(missing_parent(self.tables, parent, &column))
+                    }
+                    _ => Put::Held(reason),
+                });
             }
         }
         let entity = self.log.entity(key.0, &key.1)?;
@@ -367,7 +374,11 @@ impl<'a, 'c> Applier<'a, 'c> {
             self.taken.remove(key);
             self.put.insert(key.clone());
         }
-        if self.lacks_reference {
+        if self.lacks.take().is_some() {
+            // What its values break together is no less broken where one of them cannot be shown.
+            if let Some(reason) = super::claims::breaks_alone(self, key)? {
+                return Ok(Put::Held(reason));
+            }
             super::claims::remember(self, key)?;
         }
         Ok(Put::Shown)
@@ -419,10 +430,10 @@ impl<'a, 'c> Applier<'a, 'c> {
             Err(parent) if column.not_null || (table.tracked.enforce_fk && self.tables.get(parent.0).is_some()) => {
                 Ok(Err(missing_parent(self.tables, parent, &column.name)))
             }
-            Err((parent_no, entity_id)) => {
+            Err(parent) => {
                 self.any_waits = true;
-                self.lacks_reference = true;
-                wait_for(self.log.conn, (parent_no, Some(&entity_id)), (key.0, &key.1))?;
+                wait_for(self.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
+                self.lacks = Some((parent, column.name.clone()));
                 Ok(Ok(Value::Null))
             }
         }

@@ -242,7 +242,7 @@ fn claims_of(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<
     let ids: Vec<_> = table.columns.iter().map(|column| registers.get(column.no).map(|r| r.id)).collect();
     let key_parts = table.tracked.source.logged_key(&applier.tables.references, &key.1).unwrap_or_default();
     let key_values: Vec<Value> = key_parts.into_iter().map(crate::model::KeyPart::into_value).collect();
-    let written = trial.claims(conn, &key_values, &logged, &ids, &registers)?;
+    let written = trial.claims(conn, &key.1, &key_values, &logged, &ids, &registers)?;
     Ok(written.map_err(|error| match reason_of(&error) {
         Some(reason) => reason,
         None => Reason::new("other", "SQLite cannot write the row"),

@@ -1,9 +1,11 @@
 //! A row by itself: whether it breaks a rule alone, and which unique values it claims, found by putting it into an empty copy
 //! of its table. Owns those copies, each in a database of its own in memory; reads the schema of the user's.
 
+use std::collections::BTreeMap;
+
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use crate::changelog::{References, Tracked, referred, to_local};
+use crate::changelog::{References, Tracked, integer_to_be, local_of, referred};
 use crate::db::{Ident, Table, Unique, bind_value, list, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
@@ -14,7 +16,8 @@ pub(crate) struct Trial {
     conn: Connection,
     table: String,
     insert: String,
-    has_local: bool,
+    /// The table's number, where its rows have a local integer.
+    local: Option<u32>,
     /// By the key's columns and by the others: the tables that they refer to by local integers.
     key_targets: Vec<Option<u32>>,
     targets: Vec<Option<u32>>,
@@ -73,7 +76,7 @@ impl Trial {
         let mut trial = Self {
             insert: format!("INSERT OR ABORT INTO {} ({names}) VALUES ({marks})", Ident(&shape.name)),
             table: shape.name.clone(),
-            has_local: source.local.is_some(),
+            local: source.local.is_some().then_some(source.table_no),
             key_targets: source.key.iter().map(|name| target(&name)).collect(),
             targets: columns.iter().map(target).collect(),
             rules: Vec::new(),
@@ -145,17 +148,23 @@ impl Trial {
     pub(crate) fn claims(
         &self,
         conn: &Connection,
+        entity_id: &str,
         key: &[Value],
         columns: &[Value],
         ids: &[Option<ChangeId>],
         registers: &Registers,
     ) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
-        let mut row: Vec<Value> = self.has_local.then_some(Value::Integer(1)).into_iter().collect();
+        let mut integers = Integers::default();
+        let mut row = Vec::with_capacity(1 + key.len() + columns.len());
+        if let Some(table_no) = self.local {
+            row.push(Value::Integer(integers.of(conn, table_no, entity_id)?));
+        }
         for (value, target) in key.iter().zip(&self.key_targets).chain(columns.iter().zip(&self.targets)) {
-            row.push(match target {
-                // Where the parent is not here, any integer will do: it is compared by the parent's id.
-                Some(parent_no) => to_local(conn, *parent_no, value)?.unwrap_or(Value::Integer(1)),
-                None => value.clone(),
+            row.push(match (target, value) {
+                (None, _) | (_, Value::Null) => value.clone(),
+                (Some(parent_no), _) => {
+                    Value::Integer(integers.of(conn, *parent_no, &referred(value).unwrap_or_default())?)
+                }
             });
         }
         let written = self.conn.prepare_cached(&self.insert)?.execute(params_from_iter(row.iter().map(bind_value)));
@@ -206,6 +215,31 @@ impl Trial {
             }
         }
         Ok(claims)
+    }
+}
+
+/// The integers of a row and of those that it refers to. Whoever has none here gets one that no other has, so that a CHECK which
+/// compares two of them finds equal what is one row, and nothing else.
+#[derive(Default)]
+struct Integers {
+    made_up: BTreeMap<(u32, String), i64>,
+}
+
+impl Integers {
+    fn of(&mut self, conn: &Connection, table_no: u32, entity_id: &str) -> Result<i64> {
+        if let Some(local) = local_of(conn, table_no, entity_id)? {
+            return Ok(local);
+        }
+        let key = (table_no, entity_id.to_owned());
+        if let Some(local) = self.made_up.get(&key) {
+            return Ok(*local);
+        }
+        let mut local = integer_to_be(conn, table_no, entity_id)?;
+        while self.made_up.iter().any(|((table, _), other)| *table == table_no && *other == local) {
+            local = local.wrapping_add(1);
+        }
+        self.made_up.insert(key, local);
+        Ok(local)
     }
 }
 

@@ -215,28 +215,35 @@ impl Visible<'_, '_> {
                 return Ok(true);
             }
         }
-        self.lacks_reference(checked, &row, among)
+        self.lacks_reference(key, row, among)
     }
 
-    /// Whether a reference by local integers that must not be NULL is to a row that is not there.
-    fn lacks_reference(&self, checked: &Checked<'_>, row: &LoggedRow, among: &BTreeSet<Key>) -> Result<bool> {
-        let source = &checked.known.tracked.source;
-        let references = &self.context.catalog.references;
-        let keys = source.key.iter().zip(&row.key).map(|(name, value)| (name.as_str(), value, true));
-        let columns = checked.rows.columns.iter().zip(&row.columns);
-        let columns = columns.map(|(column, value)| {
-            let not_null = checked.rows.shape.column(&column.name).is_some_and(|shape| shape.not_null);
-            (column.name.as_str(), value, not_null)
-        });
-        for (name, value, needed) in keys.chain(columns) {
-            if let (Some(parent_no), Some(entity_id), true) =
-                (references.target(source.table_no, name), referred(value), needed)
-                && !self.is_there(&(parent_no, entity_id), among)?
-            {
+    /// Whether a reference by local integers is to a row that is not there, and NULL cannot stand in its place.
+    fn lacks_reference(&self, key: &Key, mut row: LoggedRow, among: &BTreeSet<Key>) -> Result<bool> {
+        let checked = &self.tables[&key.0];
+        let table_no = checked.known.tracked.table_no();
+        for (name, value) in checked.known.tracked.source.key.iter().zip(&row.key) {
+            if self.leads_nowhere(table_no, name, value, among)? {
                 return Ok(true);
             }
         }
-        Ok(false)
+        let mut lacks_any = false;
+        for (column, value) in checked.rows.columns.iter().zip(&mut row.columns) {
+            if self.leads_nowhere(table_no, &column.name, value, among)? {
+                if checked.rows.shape.column(&column.name).is_some_and(|shape| shape.not_null) {
+                    return Ok(true);
+                }
+                (*value, lacks_any) = (Value::Null, true);
+            }
+        }
+        Ok(lacks_any && self.claims_of(key, &row)?.is_err())
+    }
+
+    fn leads_nowhere(&self, table_no: u32, column: &str, value: &Value, among: &BTreeSet<Key>) -> Result<bool> {
+        match (self.context.catalog.references.target(table_no, column), referred(value)) {
+            (Some(parent_no), Some(entity_id)) => Ok(!self.is_there(&(parent_no, entity_id), among)?),
+            _ => Ok(false),
+        }
     }
 
     fn has_parent(
@@ -378,9 +385,12 @@ impl Visible<'_, '_> {
 
     /// What a living row claims; `None` where it does not live.
     fn claims(&self, key: &Key) -> Result<Option<Result<Vec<RowClaim>, rusqlite::Error>>> {
-        let Some(row) = self.logged(key)? else { return Ok(None) };
+        self.logged(key)?.map(|row| self.claims_of(key, &row)).transpose()
+    }
+
+    fn claims_of(&self, key: &Key, row: &LoggedRow) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
         let trial = &self.tables[&key.0].trial;
-        trial.claims(self.context.conn, &row.key, &row.columns, &row.ids, &row.registers).map(Some)
+        trial.claims(self.context.conn, &key.1, &row.key, &row.columns, &row.ids, &row.registers)
     }
 
     fn logged(&self, key: &Key) -> Result<Option<LoggedRow>> {
