@@ -470,7 +470,8 @@ async fn reasons(replica: &Replica) -> Vec<String> {
 /// What a CHECK says of local integers is asked with those that the rows have.
 #[tokio::test]
 async fn a_row_that_must_not_refer_to_itself_may_refer_to_the_first() {
-    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, of INTEGER REFERENCES other, name TEXT UNIQUE, CHECK (of <> id))";
+    let other =
+        "CREATE TABLE other (id INTEGER PRIMARY KEY, of INTEGER REFERENCES other, name TEXT UNIQUE, CHECK (of <> id))";
     for enforce_fk in [None, Some(false)] {
         let ((wall, [a, b, _]), remote) = (three(other, enforce_fk).await, fresh_remote());
         run(&a, "INSERT INTO other VALUES (1, NULL, 'root')");

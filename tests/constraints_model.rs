@@ -21,7 +21,7 @@ use naive::{Naive, Shown, dump, hidden};
 use object_store::{ObjectStoreExt, path::Path};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use schema::{Schema, any_schema};
+use schema::{Schema, any_schema, relate};
 use setup::{mend_references, set_up};
 use writes::{Step, Write, any_seed, any_step};
 use zvon::{Join, Layout, Remote, Replica, SyncOptions, SyncReport};
@@ -268,6 +268,14 @@ fn any_story() -> impl Strategy<Value = Story> {
         .prop_map(|(schema, loose, ahead, seed, steps, order)| Story { schema, loose, ahead, seed, steps, order })
 }
 
+/// The same with CHECKs on references.
+fn any_related_story() -> impl Strategy<Value = Story> {
+    (any_story(), any::<u64>()).prop_map(|(mut story, mut seed)| {
+        relate(&mut story.schema, |n| next(&mut seed) % n);
+        story
+    })
+}
+
 /// As many cases as a run of all tests has time for; `PROPTEST_CASES` asks for more.
 fn config(cases: u32) -> ProptestConfig {
     let asked = std::env::var("PROPTEST_CASES").ok().and_then(|cases| cases.parse().ok());
@@ -285,6 +293,11 @@ proptest! {
 
     #[test]
     fn replicas_show_what_the_rules_say(story in any_story()) {
+        block_on(play(&story));
+    }
+
+    #[test]
+    fn replicas_show_what_the_rules_say_of_checks_on_references(story in any_related_story()) {
         block_on(play(&story));
     }
 }

@@ -160,17 +160,23 @@ impl Twins {
         let report = block_on(other.sync(&remote, &SyncOptions::default())).expect("a store in memory answers");
         let held = block_on(other.held()).expect("it can be asked for").rows;
         // A reference to no row says nothing elsewhere, where the column may not be empty; rows that refer to such a row are with it.
-        let checks_null = self.statements[0].contains("IS NOT NULL");
-        let is_lost = |row: &HeldEntity| {
-            !self.options.identity_key && (row.detail.contains("NOT NULL") || row.reason == "check" && checks_null)
-        };
+        let left_out = contents(&self.tracked.connection(), "ZV_UNTRANSLATED");
+        let is_lost =
+            |row: &HeldEntity| left_out.iter().any(|line| line.contains(&format!("{:?}", row.row.as_bytes())));
         let is_orphan = |row: &HeldEntity| row.reason == "foreign key" && held.iter().any(is_lost);
-        assert!(held.iter().all(|row| is_lost(row) || is_orphan(row)), "{held:?}: {:?}", odd.statements);
+        // A row whose parent is deleted, and that cannot be without it, is held where it was written, too.
+        let own = block_on(self.tracked.held()).expect("it can be asked for").rows;
+        let is_bereft =
+            |row: &HeldEntity| own.iter().any(|other| (&other.row, &other.reason) == (&row.row, &row.reason));
+        let is_explained = |row: &HeldEntity| is_lost(row) || is_orphan(row) || is_bereft(row);
+        assert!(held.iter().all(is_explained), "{held:?}: {:?}", odd.statements);
         assert_eq!((report.rejected, report.held), (0, held.len() as u64), "{:?}", odd.statements);
         verified(&other, &self.statements);
         if self.options.identity_key {
             let sorted = |conn: &Connection| {
-                let mut rows = contents(conn, &self.table);
+                // An update from one to the other is no change in a column of numbers, as they are equal.
+                let one = |line: String| line.replace("Real(-9.223372036854776e18)", "Integer(-9223372036854775808)");
+                let mut rows: Vec<String> = contents(conn, &self.table).into_iter().map(one).collect();
                 rows.sort();
                 rows
             };

@@ -240,9 +240,12 @@ impl Visible<'_, '_> {
     }
 
     fn leads_nowhere(&self, table_no: u32, column: &str, value: &Value, among: &BTreeSet<Key>) -> Result<bool> {
-        match (self.context.catalog.references.target(table_no, column), referred(value)) {
-            (Some(parent_no), Some(entity_id)) => Ok(!self.is_there(&(parent_no, entity_id), among)?),
-            _ => Ok(false),
+        let Some(parent_no) = self.context.catalog.references.target(table_no, column) else { return Ok(false) };
+        match (value, referred(value)) {
+            (Value::Null, _) => Ok(false),
+            (_, Some(entity_id)) => Ok(!self.is_there(&(parent_no, entity_id), among)?),
+            // No row is known by such a value, which a default can be.
+            (_, None) => Ok(true),
         }
     }
 

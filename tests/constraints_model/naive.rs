@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rusqlite::Connection;
 use rusqlite::types::ValueRef;
 
-use super::schema::{Holds, Identity, Schema, name};
+use super::schema::{Holds, Identity, Relation, Schema, name};
 use crate::model::Cell;
 
 /// A row's columns by name, each with the id of its newest write.
@@ -92,7 +92,23 @@ impl<'s> Naive<'s> {
                     self.out.insert((table, row.clone()), "check");
                 }
             }
+            if self.breaks_a_relation(table, &row, false) {
+                self.out.insert((table, row.clone()), "check");
+            }
         }
+    }
+
+    /// Whether a CHECK on references refuses a row: as the log has it, or without those that lead nowhere.
+    fn breaks_a_relation(&self, table: usize, row: &str, without: bool) -> bool {
+        let value = |column: &str| match without && self.lacks_target(table, row, column) {
+            true => Cell::Null,
+            false => self.value(table, row, column),
+        };
+        self.schema.tables[table].relations.iter().any(|relation| match relation {
+            Relation::Differ(a, b) => value(a) != Cell::Null && value(a) == value(b),
+            Relation::OneOf(a, b) => (value(a) == Cell::Null) == (value(b) == Cell::Null),
+            Relation::Present(a) => value(a) == Cell::Null,
+        })
     }
 
     fn settle_unique_values(&mut self) {
@@ -187,6 +203,7 @@ impl<'s> Naive<'s> {
         let names = shape.identity.key().iter().map(|name| ((*name).to_owned(), true));
         let mut names = names.chain(shape.named().map(|(name, column)| (name, column.not_null || shape.enforce)));
         names.any(|(name, demanded)| demanded && self.lacks_target(table, row, &name))
+            || self.breaks_a_relation(table, row, true)
     }
 
     /// Whether a column holds a local integer here, and the row that it refers to is not shown.

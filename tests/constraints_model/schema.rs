@@ -53,6 +53,17 @@ pub struct Unique {
     pub lower: bool,
 }
 
+/// A CHECK on references: on more than one of them, or on their being there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Relation {
+    /// `CHECK (a <> b)`
+    Differ(String, String),
+    /// `CHECK ((a IS NULL) <> (b IS NULL))`
+    OneOf(String, String),
+    /// `CHECK (a IS NOT NULL)`
+    Present(String),
+}
+
 #[derive(Debug, Clone)]
 pub struct Table {
     pub identity: Identity,
@@ -60,6 +71,7 @@ pub struct Table {
     pub uniques: Vec<Unique>,
     /// `CHECK (c0 <> c1)`
     pub differ: bool,
+    pub relations: Vec<Relation>,
     pub strict: bool,
     pub without_rowid: bool,
     pub enforce: bool,
@@ -210,6 +222,11 @@ impl Schema {
         if table.differ && !loose {
             parts.push("CHECK (c0 <> c1)".into());
         }
+        parts.extend(table.relations.iter().filter(|_| !loose).map(|relation| match relation {
+            Relation::Differ(a, b) => format!("CHECK ({a} <> {b})"),
+            Relation::OneOf(a, b) => format!("CHECK (({a} IS NULL) <> ({b} IS NULL))"),
+            Relation::Present(a) => format!("CHECK ({a} IS NOT NULL)"),
+        }));
         let (mut indexes, mut referred) = (String::new(), false);
         for (n, unique) in table.uniques.iter().enumerate() {
             let is_code = self.is_code(no, unique) && !std::mem::replace(&mut referred, true);
@@ -335,6 +352,7 @@ fn build(raw: &[RawTable]) -> Schema {
             columns,
             uniques: Vec::new(),
             differ,
+            relations: Vec::new(),
             strict: table.flags & 16 != 0,
             without_rowid: table.flags & 32 != 0,
             enforce: table.flags & 0xC0 != 0,
@@ -345,6 +363,50 @@ fn build(raw: &[RawTable]) -> Schema {
         schema.tables.push(built);
     }
     schema
+}
+
+/// Gives tables references, and CHECKs on those: as a part is no part of itself, and a note is on a post or on a photo.
+pub fn relate(schema: &mut Schema, mut pick: impl FnMut(usize) -> usize) {
+    let identities: Vec<Identity> = schema.tables.iter().map(|table| table.identity).collect();
+    let ends: Vec<usize> = (0..identities.len()).filter(|at| identities[*at].is_one_column()).collect();
+    for (no, table) in schema.tables.iter_mut().enumerate() {
+        for _ in 0..pick(3) {
+            // A write has values for eight columns.
+            if table.columns.len() < 8 && !ends.is_empty() {
+                let parent = if pick(2) == 0 && ends.contains(&no) { no } else { ends[pick(ends.len())] };
+                table.columns.push(Column { holds: Holds::Row(parent), not_null: pick(8) == 0, check: false });
+            }
+        }
+        let mut names: Vec<(String, usize)> = Vec::new();
+        for (name, column) in table.named() {
+            if let Holds::Row(parent) = column.holds {
+                names.push((name, parent));
+            }
+        }
+        let own = match table.identity {
+            Identity::Link(a, b) => vec![("ka".to_owned(), a), ("kb".to_owned(), b)],
+            Identity::Pair => vec![],
+            _ => vec![("k".to_owned(), no)],
+        };
+        let mut possible: Vec<Relation> = names.iter().map(|(name, _)| Relation::Present(name.clone())).collect();
+        let all: Vec<&(String, usize)> = names.iter().chain(&own).collect();
+        for (n, (a, parent)) in all.iter().enumerate() {
+            for (b, other) in &all[n + 1..] {
+                if parent == other {
+                    possible.extend([0; 3].map(|_| Relation::Differ(a.clone(), b.clone())));
+                }
+            }
+        }
+        for (n, (a, _)) in names.iter().enumerate() {
+            possible.extend(names[n + 1..].iter().map(|(b, _)| Relation::OneOf(a.clone(), b.clone())));
+        }
+        for _ in 0..pick(3).min(possible.len()) {
+            let relation = possible[pick(possible.len())].clone();
+            if !table.relations.contains(&relation) {
+                table.relations.push(relation);
+            }
+        }
+    }
 }
 
 fn has_code(raw: &RawTable) -> bool {

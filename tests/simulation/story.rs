@@ -15,7 +15,7 @@ use zvon::{
 use crate::naive::{Naive, hidden};
 use crate::peer::{Making, Peer, Version};
 use crate::rng::{Rng, hash};
-use crate::schema::{Identity, Schema, any_schema, name};
+use crate::schema::{Identity, Schema, any_schema, name, relate};
 use crate::setup::mend_references;
 use crate::store::{Faults, Stores};
 use crate::triggers::{any_triggers, dropped};
@@ -35,6 +35,9 @@ pub const TRIGGERS: u64 = 3_000_000;
 
 /// From here on, beside all that, tables are made anew behind zvon's back, as migration tools do.
 pub const REBUILDS: u64 = 4_000_000;
+
+/// From here on, beside all that, CHECKs compare references, or ask for them.
+pub const RELATIONS: u64 = 5_000_000;
 
 /// Recipients whose keys nobody has any more.
 const GUESTS: [&str; 2] = [
@@ -160,6 +163,10 @@ impl Story {
         if (CLAUSES..TRIGGERS).contains(&seed) {
             let clauses = [" ON CONFLICT REPLACE", " ON CONFLICT IGNORE", " ON CONFLICT ROLLBACK", " ON CONFLICT FAIL"];
             schema.clause = *Rng::new(hash(seed, &[b"clauses"])).pick(&clauses);
+        }
+        if seed >= RELATIONS {
+            let mut rng = Rng::new(hash(seed, &[b"relations"]));
+            relate(&mut schema, |n| rng.index(n));
         }
         if seed >= TRIGGERS {
             schema.triggers = any_triggers(&mut Rng::new(hash(seed, &[b"triggers"])), &mut values, &schema);

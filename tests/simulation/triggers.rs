@@ -65,8 +65,10 @@ fn write_elsewhere(rng: &mut Rng, values: &mut TestRunner, schema: &Schema, from
     let to = from + 1 + rng.index(later);
     // A value that is missing or forbidden stops a REPLACE, and with it the row.
     let target = &schema.tables[to];
-    let forbids =
-        target.differ || !target.identity.is_one_column() || target.columns.iter().any(|c| c.not_null || c.check);
+    let forbids = target.differ
+        || !target.relations.is_empty()
+        || !target.identity.is_one_column()
+        || target.columns.iter().any(|c| c.not_null || c.check);
     let replaces = rng.percent(25) && !forbids;
     // A key that refers to a row which is not there is NULL, and that capture refuses, whoever writes it.
     let may_name = !matches!(target.identity, Identity::Link(..));
