@@ -584,3 +584,42 @@ async fn a_reference_to_no_row_does_not_hide_that_a_check_is_broken() {
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Found by fuzzing: what an expression makes of the integer of a row that is not here, nobody knows.
+#[tokio::test]
+async fn an_index_on_what_is_made_of_a_missing_reference_keeps_nobody_out() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER NOT NULL REFERENCES row, twice AS (a * 2));
+                 CREATE UNIQUE INDEX by_text ON other (CAST(a AS TEXT));
+                 CREATE UNIQUE INDEX by_twice ON other (twice)";
+    let ((wall, [a, b, _]), remote) = (three(other, None).await, fresh_remote());
+    run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y')");
+    converge(&[&a, &b], &remote).await;
+    wall.advance(1);
+    run(&a, "DELETE FROM row WHERE u = 'y'");
+    wall.advance(1);
+    run(&b, "INSERT INTO other (a) VALUES (2)");
+    converge(&[&a, &b], &remote).await;
+    for u in ["z", "x"] {
+        wall.advance(1);
+        run(
+            &a,
+            &format!(
+                "INSERT OR IGNORE INTO row (u) VALUES ('{u}'); INSERT INTO other (a) SELECT id FROM row WHERE u = '{u}'"
+            ),
+        );
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(reasons(replica).await, ["other foreign key"], "{u}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+    wall.advance(1);
+    run(&a, "INSERT INTO row (u) VALUES ('y')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        let sql = "SELECT u FROM other JOIN row ON row.id = a ORDER BY u";
+        assert_eq!(rows(&replica.connection(), sql), ["'x'", "'y'", "'z'"]);
+        assert_eq!(reasons(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
-use crate::changelog::{References, Tracked, integer_to_be, local_of, referred};
-use crate::db::{Ident, Table, Unique, bind_value, list, read_value, same_name};
+use crate::changelog::{References, Source, Tracked, integer_to_be, local_of, referred};
+use crate::db::{Ident, Part, Table, Tokens, Unique, bind_value, list, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
 
@@ -38,12 +38,23 @@ struct Rule {
 struct RulePart {
     sql: String,
     collation: String,
-    /// Where the part is a reference by local integers: the parent's table, and where its value is found.
-    reference: Option<(u32, Place)>,
+    /// Where the part is a reference by local integers.
+    reference: Option<Reference>,
+    /// The local integers that it is made of otherwise: by an expression, or a generated column.
+    made_of: Vec<Reference>,
+}
+
+/// A column that holds local integers: the table whose they are, and where the value in the log is found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Reference {
+    table_no: u32,
+    place: Place,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Place {
+    /// The row's own integer.
+    Own,
     Key(usize),
     Column(usize),
 }
@@ -98,7 +109,8 @@ impl Trial {
         let parts = unique.parts.iter().map(|part| RulePart {
             sql: part.sql.clone(),
             collation: part.collation.clone(),
-            reference: part.column.as_ref().and_then(|column| self.reference(&source.key, columns, column)),
+            reference: self.part_reference(source, columns, part),
+            made_of: self.made_of(source, shape, columns, part),
         });
         // What a generated column is made of is not known: any column may date it.
         let any_dates = shape.generated.iter().any(|name| unique.mentions(name));
@@ -107,12 +119,35 @@ impl Trial {
         Some(Rule { name: unique.index.clone(), parts: parts.collect(), predicate, dated_by })
     }
 
-    fn reference(&self, key: &[String], columns: &[&String], column: &str) -> Option<(u32, Place)> {
-        if let Some(at) = key.iter().position(|name| same_name(name, column)) {
-            return self.key_targets[at].map(|target| (target, Place::Key(at)));
+    fn reference(&self, source: &Source, columns: &[&String], column: &str) -> Option<Reference> {
+        if let Some(at) = source.key.iter().position(|name| same_name(name, column)) {
+            return self.key_targets[at].map(|table_no| Reference { table_no, place: Place::Key(at) });
+        }
+        if source.local.as_deref().is_some_and(|local| same_name(local, column)) {
+            return self.local.map(|table_no| Reference { table_no, place: Place::Own });
         }
         let at = columns.iter().position(|name| same_name(name, column))?;
-        self.targets[at].map(|target| (target, Place::Column(at)))
+        self.targets[at].map(|table_no| Reference { table_no, place: Place::Column(at) })
+    }
+
+    /// A row's own integer is none: it is compared as it is.
+    fn part_reference(&self, source: &Source, columns: &[&String], part: &Part) -> Option<Reference> {
+        let reference = self.reference(source, columns, part.column.as_ref()?)?;
+        (reference.place != Place::Own).then_some(reference)
+    }
+
+    fn made_of(&self, source: &Source, shape: &Table, columns: &[&String], part: &Part) -> Vec<Reference> {
+        if self.part_reference(source, columns, part).is_some() {
+            return Vec::new();
+        }
+        let is_generated = |column: &str| shape.generated.iter().any(|name| same_name(name, column));
+        let names: Vec<String> = Tokens::new(&part.sql).filter_map(|token| token.name()).collect();
+        // What a generated column is made of is not known.
+        let may_be_any = names.iter().any(|name| is_generated(name));
+        let all = source.lead().chain(columns.iter().map(|name| name.as_str()));
+        all.filter(|column| may_be_any || names.iter().any(|name| same_name(name, column)))
+            .filter_map(|column| self.reference(source, columns, column))
+            .collect()
     }
 
     pub(crate) fn has_rules(&self) -> bool {
@@ -123,13 +158,18 @@ impl Trial {
         &self.rules[rule].name
     }
 
+    /// Whether what rows claim by a constraint is the same whatever integers other rows have here.
+    pub(crate) fn is_lasting(&self, rule_name: &str) -> bool {
+        !self.rules.iter().any(|rule| rule.name == rule_name && rule.parts.iter().any(|part| !part.made_of.is_empty()))
+    }
+
     /// What a constraint is on, for people.
     pub(crate) fn rule_columns(&self, rule: usize) -> String {
         list(self.rules[rule].parts.iter().map(|part| part.sql.trim_matches('"')))
     }
 
     pub(crate) fn part_target(&self, rule: usize, part: usize) -> Option<u32> {
-        self.rules[rule].parts[part].reference.map(|(target, _)| target)
+        self.rules[rule].parts[part].reference.map(|reference| reference.table_no)
     }
 
     /// The condition on rows that have the value of a claim, its parts as parameters; NULL for a reference to a row that is
@@ -171,7 +211,15 @@ impl Trial {
         if let Err(error) = written {
             return Ok(Err(error));
         }
-        let claims = self.read(key, columns, ids, registers);
+        let is_here = |reference: &Reference| {
+            let id = match reference.place {
+                Place::Own => return integers.is_here(reference.table_no, entity_id),
+                Place::Key(at) => referred(&key[at]),
+                Place::Column(at) => referred(&columns[at]),
+            };
+            id.is_none_or(|id| integers.is_here(reference.table_no, &id))
+        };
+        let claims = self.read(key, columns, ids, registers, is_here);
         self.conn.prepare_cached(&format!("DELETE FROM {}", Ident(&self.table)))?.execute([])?;
         claims.map(Ok)
     }
@@ -182,6 +230,7 @@ impl Trial {
         columns: &[Value],
         ids: &[Option<ChangeId>],
         registers: &Registers,
+        is_here: impl Fn(&Reference) -> bool,
     ) -> Result<Vec<RowClaim>> {
         let mut claims = Vec::new();
         for (rule_no, rule) in self.rules.iter().enumerate() {
@@ -197,12 +246,13 @@ impl Trial {
             let (mut parts, mut bytes) = (Vec::new(), Vec::new());
             let mut is_null = false;
             for (n, part) in rule.parts.iter().enumerate() {
-                let value = match part.reference {
-                    Some((_, Place::Key(at))) => key[at].clone(),
-                    Some((_, Place::Column(at))) => columns[at].clone(),
-                    None => read_value(row.get_ref(n)?),
+                let value = match part.reference.map(|reference| reference.place) {
+                    Some(Place::Key(at)) => key[at].clone(),
+                    Some(Place::Column(at)) => columns[at].clone(),
+                    Some(Place::Own) | None => read_value(row.get_ref(n)?),
                 };
-                is_null |= matches!(value, Value::Null);
+                // What is made of the integer of a row that is not here, nobody knows yet.
+                is_null |= matches!(value, Value::Null) || !part.made_of.iter().all(&is_here);
                 match part.reference {
                     Some(_) => put_text(&mut bytes, referred(&value).unwrap_or_default().as_bytes()),
                     None => put_value(&mut bytes, &value, &part.collation),
@@ -226,6 +276,10 @@ struct Integers {
 }
 
 impl Integers {
+    fn is_here(&self, table_no: u32, entity_id: &str) -> bool {
+        !self.made_up.contains_key(&(table_no, entity_id.to_owned()))
+    }
+
     fn of(&mut self, conn: &Connection, table_no: u32, entity_id: &str) -> Result<i64> {
         if let Some(local) = local_of(conn, table_no, entity_id)? {
             return Ok(local);

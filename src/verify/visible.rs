@@ -103,19 +103,24 @@ impl Visible<'_, '_> {
     }
 
     /// Rows that are not shown, and break nothing by themselves, have their claims recorded, so that others are kept from them.
-    /// Of those that are shown, only rows that lack a reference have.
+    /// Of those that are shown, only rows that lack a reference have. What is made of integers may have another value by now: that
+    /// is where to look for a row that claims the same, and no more.
     fn noted(&mut self, hidden: &BTreeMap<Key, Vec<RowClaim>>) -> Result<()> {
         for (key, claims) in hidden {
             if self.restless.contains(key) {
                 continue;
             }
             let trial = &self.tables[&key.0].trial;
-            let wanted: BTreeSet<(String, Vec<u8>)> =
-                claims.iter().map(|claim| (trial.rule_name(claim.rule).to_owned(), claim.value.clone())).collect();
+            let wanted = claims.iter().map(|claim| (trial.rule_name(claim.rule).to_owned(), claim.value.clone()));
+            let wanted: BTreeSet<(String, Vec<u8>)> = wanted.filter(|(rule, _)| trial.is_lasting(rule)).collect();
             let sql = "SELECT rule, value FROM ZV_CLAIM WHERE table_no = ?1 AND entity_id = ?2";
             let mut statement = self.context.conn.prepare_cached(sql)?;
             let there = statement.query_map((key.0, &key.1), |row| Ok((row.get(0)?, row.get(1)?)))?;
-            if there.collect::<rusqlite::Result<BTreeSet<(String, Vec<u8>)>>>().ok() != Some(wanted) {
+            let there: rusqlite::Result<BTreeSet<(String, Vec<u8>)>> = there.collect();
+            let is_other = |there: BTreeSet<(String, Vec<u8>)>| {
+                there.iter().filter(|(rule, _)| trial.is_lasting(rule)).ne(&wanted)
+            };
+            if there.map_or(true, is_other) {
                 self.problem(key, format_args!("is held, and what it claims is not recorded as it is"));
             }
         }
