@@ -7,7 +7,7 @@ use super::change::Table;
 use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
-use crate::capture::same_through_affinity;
+use crate::capture::{same_reference, same_through_affinity};
 use crate::changelog::{freed_entity, gave_up, lower, referred, to_local, to_logged, waits_for};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
@@ -174,7 +174,7 @@ impl Comparison<'_, '_> {
                     waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))
                 }
             },
-            Some(there) => Ok(there == *wanted || (referred(wanted).is_some() && referred(&there) == referred(wanted))),
+            Some(there) => Ok(same_reference(&there, wanted) || self.is_left_out(column)?),
             None => {
                 if let Value::Integer(local) = there
                     && let Some(parent) = freed_entity(conn, parent_no, *local)?
@@ -182,13 +182,18 @@ impl Comparison<'_, '_> {
                 {
                     return Ok(true);
                 }
-                let sql = "SELECT 1 FROM ZV_UNTRANSLATED AS u JOIN ZV_NAME AS n ON n.no = u.column_no \
-                           WHERE u.table_no = ?1 AND u.entity_id = ?2 AND n.name = ?3";
-                let source = &self.known.tracked.source;
-                let name = lower(source.logged_name(column));
-                Ok(conn.prepare_cached(sql)?.exists((source.table_no, &self.entity.id, name))?)
+                self.is_left_out(column)
             }
         }
+    }
+
+    /// Whether a reference was left out of the log. It may be one that could be translated by now: the next seal comes back to it.
+    fn is_left_out(&self, column: &str) -> Result<bool> {
+        let sql = "SELECT 1 FROM ZV_UNTRANSLATED AS u JOIN ZV_NAME AS n ON n.no = u.column_no \
+                   WHERE u.table_no = ?1 AND u.entity_id = ?2 AND n.name = ?3";
+        let source = &self.known.tracked.source;
+        let name = lower(source.logged_name(column));
+        Ok(self.context.conn.prepare_cached(sql)?.exists((source.table_no, &self.entity.id, name))?)
     }
 
     /// Whether the row still refers to an integer that its parent had before: the next merge takes it along.
