@@ -584,3 +584,51 @@ async fn verify_knows_a_reference_to_a_row_that_was_deleted_since_the_last_merge
     assert_eq!(held(&a).await, ["c foreign key"]);
     assert_verified(&a, &remote).await;
 }
+
+/// Found by fuzzing: digits in a column of text, or of no type, refer to a row as integers do.
+#[tokio::test]
+async fn references_in_columns_of_text_follow_their_rows() {
+    for of in ["INTEGER", "TEXT", "", "NUMERIC", "VARCHAR(9)", "REAL"] {
+        for (is_sealed, indexed) in [(false, false), (true, false), (false, true), (true, true)] {
+            let schema = format!(
+                "CREATE TABLE row (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE child (id INTEGER PRIMARY KEY, of {of} REFERENCES row, name TEXT);
+                 {}",
+                if indexed { "CREATE INDEX by_of ON child (of)" } else { "" }
+            );
+            let make = async || {
+                let replica = Replica::in_memory().unwrap();
+                run(&replica, &schema);
+                let mut options = TrackOptions::default();
+                options.enforce_fk = Some(false);
+                replica.track_all(&options).await.unwrap();
+                replica
+            };
+            let (a, b, remote) = (make().await, make().await, fresh_remote());
+            let seal = async |replica: &Replica| {
+                if is_sealed {
+                    replica.log(None, None, 1).await.unwrap();
+                }
+            };
+            let pairs = "SELECT row.name, child.name FROM child LEFT JOIN row ON row.id = child.of ORDER BY child.name";
+            run(&a, "INSERT INTO row VALUES (5, 'one'); INSERT INTO child VALUES (1, '5', 'a'), (2, '5', 'b')");
+            seal(&a).await;
+            // The row has another integer, and another row has its one.
+            run(&a, "UPDATE row SET id = 6; INSERT INTO row VALUES (5, 'two')");
+            seal(&a).await;
+            assert_eq!(a.verify().await.unwrap().problems, [] as [&str; 0], "{of} {is_sealed} {indexed}");
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(ask(replica, pairs), ["'two'|'a'", "'two'|'b'"], "{of} {is_sealed} {indexed}");
+                assert_verified(replica, &remote).await;
+            }
+            // A row that is deleted elsewhere takes its references away.
+            run(&b, "DELETE FROM row WHERE name = 'two'");
+            converge(&[&b, &a], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!(ask(replica, pairs), ["NULL|'a'", "NULL|'b'"], "{of} {is_sealed} {indexed}");
+                assert_eq!(ask(replica, "SELECT of FROM child"), ["NULL", "NULL"], "{of} {is_sealed} {indexed}");
+                assert_verified(replica, &remote).await;
+            }
+        }
+    }
+}

@@ -6,8 +6,9 @@ use rusqlite::{Connection, Row, params_from_iter};
 use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
-    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, leave_out,
-    local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local, waits_for,
+    Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, integer_in,
+    leave_out, local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
+    waits_for,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -326,9 +327,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
             Some(register) => Base::default().value(conn, register.id, name)?,
             None => Value::Null,
         };
-        match (to_logged(conn, parent_no, &value)?, &value, referred(&logged)) {
-            (None, Value::Integer(local), Some(parent)) if self.had(parent_no, &parent, *local)? => {
-                set_free(conn, parent_no, *local, &parent)?;
+        match (to_logged(conn, parent_no, &value)?, integer_in(&value), referred(&logged)) {
+            (None, Some(local), Some(parent)) if self.had(parent_no, &parent, local)? => {
+                set_free(conn, parent_no, local, &parent)?;
                 Ok(true)
             }
             (None, _, _) => self.is_untranslated(entity_id, n, there),
@@ -363,7 +364,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
 
     /// Whether a column refers, as its register does, to a row that gave up its integer: the next merge looks at that.
     fn is_freed(&self, n: usize, registers: &Registers, now: ValueRef<'_>) -> Result<bool> {
-        let (Some(parent_no), ValueRef::Integer(local)) = (self.recorded.target(n), now) else { return Ok(false) };
+        let (Some(parent_no), Some(local)) = (self.recorded.target(n), integer_in(&read_value(now))) else {
+            return Ok(false);
+        };
         let conn = self.recorder.conn();
         if entity_of(conn, parent_no, local)?.is_some() {
             return Ok(false);

@@ -7,7 +7,7 @@ use crate::changelog::{
     Keyed, Log, NewChange, References, Source, Untranslated, any_untranslated, entity_of, freed_entity, leave_out,
     release, settle, to_logged,
 };
-use crate::db::{Ident, bind_ref, bind_value, condition, list, read_value};
+use crate::db::{Ident, bind_ref, bind_value, list, read_value};
 use crate::error::Result;
 use crate::model::{
     ChangeId, DELETED_COLUMN, DELETED_FIELD, KeyKind, KeyPart, ROWID_FIELD, Register, Value, encode_entity_id,
@@ -198,22 +198,22 @@ impl Recorded {
         self.targets[n]
     }
 
-    /// The row of a table with given values of some of its lead's columns, its lead first.
-    pub(super) fn live_rows_sql(&self, by: &[String]) -> String {
+    /// The rows of a table that a condition finds, their lead first.
+    fn live_rows_sql(&self, condition: &str) -> String {
         let source = &self.source;
         let names = source.lead().chain(source.columns.iter().map(String::as_str)).map(Ident);
-        format!("SELECT {} FROM {} WHERE {}", list(names), Ident(&source.table), condition(by, 1))
+        format!("SELECT {} FROM {} WHERE {condition}", list(names), Ident(&source.table))
     }
 
-    /// Calls `found` with each row of the table that has given values; a table that is gone has none.
+    /// Calls `found` with each row of the table that meets a condition on given values; a table that is gone has none.
     pub(super) fn each_live_row(
         &self,
         conn: &Connection,
-        by: &[String],
+        condition: &str,
         values: &[Value],
         mut found: impl FnMut(Vec<Value>, &Row<'_>) -> Result<()>,
     ) -> Result<()> {
-        let Ok(mut statement) = conn.prepare_cached(&self.live_rows_sql(by)) else { return Ok(()) };
+        let Ok(mut statement) = conn.prepare_cached(&self.live_rows_sql(condition)) else { return Ok(()) };
         let mut rows = statement.query(params_from_iter(values.iter().map(bind_value)))?;
         while let Some(row) = rows.next()? {
             found(read_lead(&self.source, row, 0)?, row)?;

@@ -6,10 +6,10 @@ use rusqlite::Connection;
 
 use super::record::{Recorded, Recorder, raw_key};
 use crate::changelog::{
-    Keyed, Source, Untranslated, any_untranslated, bind_local, entity_of, leave_out, list_tracked, list_untranslated,
-    read_fields, settle, to_logged,
+    Keyed, Source, Untranslated, any_untranslated, bind_local, entity_of, integer_in, leave_out, list_tracked,
+    list_untranslated, read_fields, settle, to_logged,
 };
-use crate::db::{Ident, read_value, same_name};
+use crate::db::{Ident, condition, read_value, refers_to, refers_to_any, same_name};
 use crate::error::Result;
 use crate::model::{KeyKind, KeyPart, Value, decode_entity_id};
 
@@ -51,13 +51,16 @@ pub(super) fn follow_rekeyed(recorder: &mut Recorder<'_, '_>, mut rekeyed: Vec<R
 
 /// Which of some integers a column refers to, with one look at the table.
 fn referred_among(conn: &Connection, child: &Source, column: &str, parents: &[Rekeyed]) -> Result<BTreeSet<i64>> {
-    let (name, column) = (Ident(&child.table), Ident(column));
-    let sql = format!("SELECT DISTINCT {column} FROM {name} WHERE {column} IN (SELECT value FROM json_each(?1))");
+    let sql = format!("SELECT DISTINCT {} FROM {} WHERE {}", Ident(column), Ident(&child.table), refers_to_any(column));
     let Ok(mut statement) = conn.prepare_cached(&sql) else { return Ok(BTreeSet::new()) };
     let locals: Vec<i64> = parents.iter().map(|parent| parent.local).collect();
     let json = serde_json::to_string(&locals).expect("a list of integers is always JSON");
-    let rows = statement.query_map([json], |row| row.get(0))?;
-    Ok(rows.collect::<rusqlite::Result<_>>()?)
+    let mut rows = statement.query([json])?;
+    let mut referred = BTreeSet::new();
+    while let Some(row) = rows.next()? {
+        referred.extend(integer_in(&read_value(row.get_ref(0)?)));
+    }
+    Ok(referred)
 }
 
 fn take_along(
@@ -71,7 +74,7 @@ fn take_along(
     let is_key = source.key.iter().any(|name| same_name(name, column));
     let value_at = source.columns.iter().position(|name| same_name(name, column));
     let mut leads = Vec::new();
-    child.each_live_row(conn, &[column.to_owned()], &[Value::Integer(parent.local)], |lead, _| {
+    child.each_live_row(conn, &refers_to(column, 1), &[Value::Integer(parent.local)], |lead, _| {
         leads.push(lead);
         Ok(())
     })?;
@@ -139,7 +142,7 @@ fn retry_cell(
         return Ok(0);
     };
     let mut now: Option<Value> = None;
-    recorded.each_live_row(conn, source.locator(), &locator, |_, row| {
+    recorded.each_live_row(conn, &condition(source.locator(), 1), &locator, |_, row| {
         now = Some(read_value(row.get_ref(source.lead_len() + n)?));
         Ok(())
     })?;
@@ -188,7 +191,7 @@ fn retry_row(recorder: &mut Recorder<'_, '_>, recorded: &Recorded, left: &Untran
     };
     let by: Vec<String> = source.lead().map(str::to_owned).collect();
     let (mut is_there, mut changes) = (false, 0);
-    recorded.each_live_row(conn, &by, &lead, |lead, row| {
+    recorded.each_live_row(conn, &condition(&by, 1), &lead, |lead, row| {
         is_there = true;
         let Keyed::Entity(entity_id) = source.entity_id(conn, &recorder.references, &lead)? else { return Ok(()) };
         settle(conn, left)?;

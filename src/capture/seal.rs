@@ -238,7 +238,7 @@ impl<'c> Sealer<'_, 'c> {
         let (conn, recorded) = (self.conn(), written.recorded);
         let entity_id = self.recorder.world.uuid().to_string();
         let first = recorded.source.lead_len();
-        recorded.each_live_row(conn, recorded.source.locator(), &written.lead, |_, row| {
+        recorded.each_live_row(conn, &condition(recorded.source.locator(), 1), &written.lead, |_, row| {
             self.bind(written, &entity_id)?;
             let id = self.recorder.next_id(written.ms);
             self.recorder

@@ -138,7 +138,7 @@ pub(crate) fn to_logged(conn: &Connection, parent_no: u32, value: &Value) -> Res
 }
 
 fn translate(parent_no: u32, value: &Value, find: Find<'_>) -> Result<Option<Value>> {
-    match integer(value) {
+    match integer_in(value) {
         _ if matches!(value, Value::Null) => Ok(Some(Value::Null)),
         Some(local) => Ok(find(parent_no, local)?.map(|entity_id| reference(&entity_id))),
         None => Ok(None),
@@ -168,7 +168,7 @@ fn reference(entity_id: &str) -> Value {
 }
 
 /// The integer that a value is to a column which refers to an INTEGER PRIMARY KEY, whatever the column's own type made of it.
-fn integer(value: &Value) -> Option<i64> {
+pub(crate) fn integer_in(value: &Value) -> Option<i64> {
     match value {
         Value::Integer(n) => Some(*n),
         Value::Real(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i64),

@@ -145,6 +145,18 @@ pub(crate) fn condition(columns: &[String], first: usize) -> String {
     terms.map(|(n, name)| format!("{} = ?{}", Ident(name), first + n)).collect::<Vec<_>>().join(" AND ")
 }
 
+/// The condition on a column that refers to an integer, a parameter: also by its digits, where the column's type, or the lack of
+/// one, leaves them text. A foreign key compares with the parent's type (<https://sqlite.org/foreignkeys.html>, section 3).
+pub(crate) fn refers_to(column: &str, parameter: usize) -> String {
+    format!("{} IN (?{parameter}, CAST(?{parameter} AS TEXT))", Ident(column))
+}
+
+/// The same for the integers of a JSON array, the first parameter. What is cast has a type, so that digits are equal to it
+/// (<https://sqlite.org/datatype3.html>, section 4.2).
+pub(crate) fn refers_to_any(column: &str) -> String {
+    format!("{} IN (SELECT CAST(value AS INTEGER) FROM json_each(?1))", Ident(column))
+}
+
 /// The names of the user's ordinary tables.
 pub(crate) fn table_names(conn: &Connection) -> Result<Vec<String>> {
     let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \

@@ -10,7 +10,7 @@ use super::fold::Key;
 use super::notes::without_triggers;
 use super::parents::{entities, is_search};
 use super::tables::{MergeTable, Tables};
-use crate::db::{Ident, list, same_name};
+use crate::db::{Ident, list, refers_to, refers_to_any, same_name};
 use crate::error::Result;
 use crate::model::Value;
 
@@ -35,10 +35,10 @@ pub(super) fn follow(conn: &Connection, tables: &Tables, left: &[Left]) -> Resul
                 if !child.tracked.source.key.iter().any(|name| same_name(name, column)) {
                     continue;
                 }
-                let (table, column) = (Ident(&child.shape.name), Ident(column));
-                let sql = format!("UPDATE OR IGNORE {table} SET {column} = ?1 WHERE {column} = ?2");
+                let table = Ident(&child.shape.name);
+                let sql = format!("UPDATE OR IGNORE {table} SET {} = ?1 WHERE {}", Ident(column), refers_to(column, 2));
                 conn.execute(&sql, (parent.now, parent.before))?;
-                conn.execute(&format!("DELETE FROM {table} WHERE {column} = ?1"), [parent.before])?;
+                conn.execute(&format!("DELETE FROM {table} WHERE {}", refers_to(column, 1)), [parent.before])?;
             }
         }
         Ok(())
@@ -68,8 +68,8 @@ fn children(
     locals: &[i64],
 ) -> Result<Vec<Key>, Stop> {
     let lead = list(child.tracked.source.lead().map(Ident));
-    let (table, column) = (Ident(&child.shape.name), Ident(column));
-    let lookup = format!("SELECT {lead} FROM {table} WHERE {column} = ?1");
+    let table = Ident(&child.shape.name);
+    let lookup = format!("SELECT {lead} FROM {table} WHERE {}", refers_to(column, 1));
     if is_search(conn, &lookup)? {
         let mut found = Vec::new();
         for local in locals {
@@ -78,6 +78,6 @@ fn children(
         return Ok(found);
     }
     let numbers = locals.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-    let scan = format!("SELECT {lead} FROM {table} WHERE {column} IN (SELECT value FROM json_each(?1))");
+    let scan = format!("SELECT {lead} FROM {table} WHERE {}", refers_to_any(column));
     entities(conn, &tables.references, child, &scan, &[Value::text(format!("[{numbers}]"))])
 }

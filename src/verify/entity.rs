@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::{same_reference, same_through_affinity};
-use crate::changelog::{freed_entity, gave_up, lower, referred, to_local, to_logged, waits_for};
+use crate::changelog::{freed_entity, gave_up, integer_in, lower, referred, to_local, to_logged, waits_for};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -176,8 +176,8 @@ impl Comparison<'_, '_> {
             },
             Some(there) => Ok(same_reference(&there, wanted) || self.is_left_out(column)?),
             None => {
-                if let Value::Integer(local) = there
-                    && let Some(parent) = freed_entity(conn, parent_no, *local)?
+                if let Some(local) = integer_in(there)
+                    && let Some(parent) = freed_entity(conn, parent_no, local)?
                     && referred(wanted) == Some(parent)
                 {
                     return Ok(true);
