@@ -272,6 +272,7 @@ fn any_story() -> impl Strategy<Value = Story> {
 fn any_related_story() -> impl Strategy<Value = Story> {
     (any_story(), any::<u64>()).prop_map(|(mut story, mut seed)| {
         relate(&mut story.schema, |n| next(&mut seed) % n);
+        story.schema.reference = ["INTEGER", "TEXT", ""][next(&mut seed) % 3];
         story
     })
 }

@@ -250,8 +250,14 @@ pub fn dump(conn: &Connection, schema: &Schema, table: usize) -> Shown {
         let mut cells = Vec::new();
         for (n, column) in columns.iter().enumerate() {
             let value = cell(row.get_ref(n).unwrap());
-            cells.push(match (schema.target(table, column), &value) {
-                (Some(parent), Cell::Integer(local)) => entity_of(conn, parent, *local)
+            // A column of text has the integer's digits.
+            let local = match &value {
+                Cell::Integer(local) => Some(*local),
+                Cell::Text(digits) => std::str::from_utf8(digits).ok().and_then(|digits| digits.parse().ok()),
+                _ => None,
+            };
+            cells.push(match (schema.target(table, column), local) {
+                (Some(parent), Some(local)) => entity_of(conn, parent, local)
                     .map_or_else(|| Cell::text(&format!("nobody's number {local}")), |entity_id| reference(&entity_id)),
                 _ => value,
             });

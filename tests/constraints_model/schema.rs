@@ -85,6 +85,8 @@ pub struct Schema {
     pub clause: &'static str,
     /// Triggers of the user's own, as SQL, the n-th by the name `own{n}`.
     pub triggers: Vec<String>,
+    /// The type of columns that hold the integers of other tables' rows.
+    pub reference: &'static str,
 }
 
 pub fn name(table: usize) -> String {
@@ -158,7 +160,7 @@ impl Schema {
     }
 
     fn reference_type(&self, parent: usize) -> &'static str {
-        if self.tables[parent].identity.is_local() { "INTEGER" } else { "TEXT" }
+        if self.tables[parent].identity.is_local() { self.reference } else { "TEXT" }
     }
 
     fn part_type(&self, parent: usize, at: usize) -> &'static str {
@@ -180,6 +182,11 @@ impl Schema {
     fn write_table(&self, sql: &mut String, no: usize, loose: bool) {
         let (table, clause) = (&self.tables[no], self.clause);
         let mut parts: Vec<String> = Vec::new();
+        // A STRICT table knows few types.
+        let known = |typed: &'static str| match typed {
+            "" | "NUMERIC" | "VARCHAR(9)" if table.strict && !loose => "ANY",
+            typed => typed,
+        };
         match table.identity {
             Identity::Text => parts.push(format!("k TEXT PRIMARY KEY{clause}")),
             Identity::Generated { autoincrement } => {
@@ -189,7 +196,7 @@ impl Schema {
                 parts.extend(["k INTEGER PRIMARY KEY".into(), format!("u TEXT NOT NULL{clause} UNIQUE{clause}")]);
             }
             Identity::Pair | Identity::Link(..) => {
-                parts.extend([0, 1].map(|at| format!("{} {}", ["ka", "kb"][at], self.part_type(no, at))));
+                parts.extend([0, 1].map(|at| format!("{} {}", ["ka", "kb"][at], known(self.part_type(no, at)))));
             }
         }
         for (name, column) in table.named() {
@@ -198,13 +205,12 @@ impl Schema {
                 Holds::NoCase => "TEXT COLLATE NOCASE",
                 Holds::RTrim => "TEXT COLLATE RTRIM",
                 Holds::Integer | Holds::Outside => "INTEGER",
-                Holds::Any if table.strict => "ANY",
                 Holds::Any => "",
                 Holds::Row(parent) => self.reference_type(parent),
                 Holds::Code(_) => "TEXT",
                 Holds::Part(parent, at) => self.part_type(parent, at),
             };
-            let mut part = format!("{name} {typed}");
+            let mut part = format!("{name} {}", known(typed));
             if column.not_null && !loose {
                 part += &format!(" NOT NULL{clause}");
             }
@@ -315,7 +321,7 @@ pub fn any_schema() -> impl Strategy<Value = Schema> {
 }
 
 fn build(raw: &[RawTable]) -> Schema {
-    let mut schema = Schema { tables: Vec::new(), clause: "", triggers: Vec::new() };
+    let mut schema = Schema { tables: Vec::new(), clause: "", triggers: Vec::new(), reference: "INTEGER" };
     let mut identities: Vec<Identity> = Vec::new();
     for table in raw {
         let ends: Vec<usize> = (0..identities.len()).filter(|at| identities[*at].is_one_column()).collect();

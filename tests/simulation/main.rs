@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use common::wall;
-use story::{CLAUSES, Outcome, REBUILDS, RELATIONS, TRIGGERS, WIDE, play};
+use story::{CLAUSES, DIGITS, Outcome, REBUILDS, RELATIONS, TRIGGERS, WIDE, play};
 
 /// Seeds that ever failed, and why.
 const KEPT: &str = include_str!("seeds.txt");
@@ -81,7 +81,7 @@ fn play_from(first: u64) {
 fn some_seeds() {
     match number("ZVON_SEED") {
         Some(first) => play_from(first),
-        None => [0, WIDE, CLAUSES, TRIGGERS, REBUILDS, RELATIONS].into_iter().for_each(play_from),
+        None => [0, WIDE, CLAUSES, TRIGGERS, REBUILDS, RELATIONS, DIGITS].into_iter().for_each(play_from),
     }
 }
 

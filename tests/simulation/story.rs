@@ -39,6 +39,9 @@ pub const REBUILDS: u64 = 4_000_000;
 /// From here on, beside all that, CHECKs compare references, or ask for them.
 pub const RELATIONS: u64 = 5_000_000;
 
+/// From here on references may be columns of text, of no type, or of another type of numbers.
+pub const DIGITS: u64 = 6_000_000;
+
 /// Recipients whose keys nobody has any more.
 const GUESTS: [&str; 2] = [
     "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p",
@@ -167,6 +170,9 @@ impl Story {
         if seed >= RELATIONS {
             let mut rng = Rng::new(hash(seed, &[b"relations"]));
             relate(&mut schema, |n| rng.index(n));
+        }
+        if seed >= DIGITS {
+            schema.reference = *Rng::new(hash(seed, &[b"digits"])).pick(&["TEXT", "TEXT", "", "NUMERIC", "VARCHAR(9)"]);
         }
         if seed >= TRIGGERS {
             schema.triggers = any_triggers(&mut Rng::new(hash(seed, &[b"triggers"])), &mut values, &schema);
