@@ -381,3 +381,24 @@ async fn a_row_that_is_replaced_and_takes_the_updated_one_along_is_recorded() {
         }
     }
 }
+
+/// Found by fuzzing: 1 and 1.0 are equal, and two values to an index on their text.
+#[tokio::test]
+async fn a_row_that_is_replaced_over_an_expression_is_recorded() {
+    for (of, one, other) in [("", "1", "1.0"), ("NUMERIC", "-9223372036854775808", "-9223372036854775808.0")] {
+        for index in ["(CAST(v AS TEXT))", "(w) WHERE typeof(v) = 'real'"] {
+            let schema =
+                format!("CREATE TABLE t (id TEXT PRIMARY KEY, v {of}, w); CREATE UNIQUE INDEX by_text ON t {index}");
+            let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
+            run(&a, &format!("INSERT INTO t VALUES ('a', {one}, 7), ('b', {other}, 7)"));
+            converge(&[&a, &b], &remote).await;
+            run(&a, &format!("UPDATE OR REPLACE t SET v = {other} WHERE id = 'a'"));
+            assert_eq!(rows(&a.connection(), "SELECT id FROM t"), ["'a'"]);
+            converge(&[&a, &b], &remote).await;
+            assert_eq!(rows(&b.connection(), "SELECT id FROM t"), ["'a'"], "{of} {index}");
+            for replica in [&a, &b] {
+                assert_verified(replica, &remote).await;
+            }
+        }
+    }
+}

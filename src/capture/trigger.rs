@@ -1,6 +1,6 @@
 //! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
 
-use crate::db::{Affinity, Column, Ident, Part, Table, Unique, constant_expression, list};
+use crate::db::{Affinity, Column, Ident, Part, Table, Unique, constant_expression, list, same_name};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -308,10 +308,23 @@ impl<'a> Capture<'a> {
         }
     }
 
+    /// Whether an update may meet another row over a unique value. To an expression, equal values of two classes may be two.
     fn unique_changed(&self) -> String {
+        let is_computed = |part: &Part| match &part.column {
+            Some(column) => self.table.generated.iter().any(|name| same_name(name, column)),
+            None => true,
+        };
         let columns = self.table.columns.iter().map(|column| &column.name).chain(&self.table.generated);
-        let named = columns.filter(|name| self.uniques().any(|unique| unique.mentions(name)));
-        any(named.map(|name| format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name))))
+        any(columns.filter(|name| self.uniques().any(|unique| unique.mentions(name))).map(|name| {
+            let value = format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name));
+            let computes = |unique: &&Unique| {
+                unique.mentions(name) && (unique.predicate.is_some() || unique.parts.iter().any(is_computed))
+            };
+            match self.uniques().find(computes) {
+                Some(_) => format!("{value} OR typeof(OLD.{0}) <> typeof(NEW.{0})", Ident(name)),
+                None => value,
+            }
+        }))
     }
 }
 

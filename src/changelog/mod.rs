@@ -41,7 +41,7 @@ pub(crate) use tracked::{
 };
 pub(crate) use untranslated::{
     Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, has_untranslated, leave_out, list_freed,
-    list_untranslated, set_free, settle,
+    list_untranslated, list_untranslated_of, set_free, settle,
 };
 
 pub(crate) use redate::redate;

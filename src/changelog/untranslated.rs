@@ -35,6 +35,15 @@ pub(crate) fn list_untranslated(conn: &Connection) -> Result<Vec<Untranslated>> 
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The cells of a row that were left out.
+pub(crate) fn list_untranslated_of(conn: &Connection, table_no: u32, entity_id: &str) -> Result<Vec<Untranslated>> {
+    let sql = "SELECT column_no FROM ZV_UNTRANSLATED WHERE table_no = ?1 AND entity_id = ?2 AND column_no IS NOT NULL";
+    let mut statement = conn.prepare_cached(sql)?;
+    let row = |column_no| Untranslated { table_no, row: entity_id.to_owned(), column_no };
+    let rows = statement.query_map((table_no, entity_id), |found| Ok(row(found.get(0)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Whether something of a row was left out.
 pub(crate) fn has_untranslated(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM ZV_UNTRANSLATED WHERE table_no = ?1 AND entity_id = ?2 AND column_no IS NOT NULL";

@@ -11,7 +11,8 @@ use super::notes::without_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{
     Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, freed_entity, has_untranslated,
-    hold, local_of, read_fields, referred, release, set_free, to_local, unbind_local, wait_for, waiting_for,
+    hold, list_untranslated_of, local_of, read_fields, referred, release, set_free, settle, to_local, unbind_local,
+    wait_for, waiting_for,
 };
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
@@ -168,18 +169,18 @@ impl<'a, 'c> Applier<'a, 'c> {
     fn pass(&mut self, plan: Plan) -> Result<Vec<Key>, Stop> {
         let mut rows = Vec::with_capacity(plan.len());
         for (key, mut touched) in plan {
-            // What its user wrote and the log does not know yet must not be overwritten.
-            let has_left_out = self.has_left_out(&key)?;
-            touched.whole &= !has_left_out;
-            if self.any_waits && !has_left_out {
+            if self.any_waits {
                 // What it waits for is found again where it still waits, even if this batch does not touch that column.
                 touched.whole |= clear_waits(self.log.conn, key.0, &key.1)?;
             }
             self.claims.forget(self.log.conn, &key)?;
+            let has_left_out = self.has_left_out(&key)?;
             let entity = self.log.entity(key.0, &key.1)?;
             if entity.registers.alive() {
+                let is_partly_known = touched.whole && has_left_out;
+                let touched = if is_partly_known { self.known(&key, touched)? } else { touched };
                 rows.push((key, touched));
-            } else if entity.shown || touched.whole {
+            } else if entity.shown || (touched.whole && !has_left_out) {
                 self.take_out(&key)?;
             } else {
                 self.release(&key)?;
@@ -240,6 +241,27 @@ impl<'a, 'c> Applier<'a, 'c> {
     /// Whether the table knows more of a row than the log: a reference that could not be translated yet.
     pub(super) fn has_left_out(&self, key: &Key) -> Result<bool> {
         Ok(self.any_left_out && has_untranslated(self.log.conn, key.0, &key.1)?)
+    }
+
+    /// All of a row but what its user wrote and the log does not know yet, which must not be overwritten. Where the row itself is
+    /// gone, by a trigger, that is gone with it.
+    fn known(&mut self, key: &Key, mut touched: Touched) -> Result<Touched, Stop> {
+        let (table, conn) = (self.table(key.0)?, self.log.conn);
+        let mut left = list_untranslated_of(conn, key.0, &key.1)?;
+        if !self.locate(key)?.map_or(Ok(false), |locator| row_exists(conn, table, &locator))? {
+            left.iter().try_for_each(|left| settle(conn, left))?;
+            return Ok(touched);
+        }
+        left.retain(|left| left.column_no.is_some_and(|no| !touched.has(no)));
+        let registers = self.log.entity(key.0, &key.1)?.registers.clone();
+        let values = winners(conn, table, &registers, &mut touched)?;
+        for (column, value) in table.columns.iter().zip(values) {
+            if left.iter().all(|left| left.column_no != Some(column.no)) {
+                touched.set(column.no, value);
+            }
+        }
+        touched.whole = false;
+        Ok(touched)
     }
 
     pub(super) fn is_shown(&mut self, key: &Key) -> Result<bool> {

@@ -34,7 +34,12 @@ impl Touched {
         self.columns.remove(&column)
     }
 
-    fn set(&mut self, column: u32, value: Value) {
+    /// Whether a column has a new winner.
+    pub(super) fn has(&self, column: u32) -> bool {
+        self.columns.contains_key(&column)
+    }
+
+    pub(super) fn set(&mut self, column: u32, value: Value) {
         self.columns.insert(column, value);
     }
 }
