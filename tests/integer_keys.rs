@@ -610,7 +610,7 @@ async fn references_in_columns_of_text_follow_their_rows() {
                 }
             };
             let pairs = "SELECT row.name, child.name FROM child LEFT JOIN row ON row.id = child.of ORDER BY child.name";
-            run(&a, "INSERT INTO row VALUES (5, 'one'); INSERT INTO child VALUES (1, '5', 'a'), (2, '5', 'b')");
+            run(&a, "INSERT INTO row VALUES (5, 'one'); INSERT INTO child VALUES (1, '5', 'a'), (2, '05', 'b')");
             seal(&a).await;
             // The row has another integer, and another row has its one.
             run(&a, "UPDATE row SET id = 6; INSERT INTO row VALUES (5, 'two')");

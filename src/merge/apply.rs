@@ -382,6 +382,12 @@ impl<'a, 'c> Applier<'a, 'c> {
                     ("check" | "not null", Some((parent, column))) => {
                         Put::Held(missing_parent(self.tables, parent, &column))
                     }
+                    // What breaks a rule is then what a trigger wrote, here or to another table.
+                    ("check" | "not null" | "type", None)
+                        if table.has_triggers && super::claims::breaks_alone(self, key)?.is_none() =>
+                    {
+                        Put::Held(Reason::new("trigger", format!("a trigger cannot write: {}", reason.detail)))
+                    }
                     _ => Put::Held(reason),
                 });
             }

@@ -10,7 +10,7 @@ use super::fold::Key;
 use super::notes::without_triggers;
 use super::parents::{entities, is_search};
 use super::tables::{MergeTable, Tables};
-use crate::db::{Ident, list, refers_to, refers_to_any, same_name};
+use crate::db::{Affinity, Ident, list, refers_to, refers_to_any, same_name};
 use crate::error::Result;
 use crate::model::Value;
 
@@ -70,7 +70,9 @@ fn children(
     let lead = list(child.tracked.source.lead().map(Ident));
     let table = Ident(&child.shape.name);
     let lookup = format!("SELECT {lead} FROM {table} WHERE {}", refers_to(column, 1));
-    if is_search(conn, &lookup)? {
+    // All of a column of text would be looked through for each.
+    let is_text = child.shape.column(column).is_some_and(|column| column.affinity == Affinity::Text);
+    if !is_text && is_search(conn, &lookup)? {
         let mut found = Vec::new();
         for local in locals {
             found.extend(entities(conn, &tables.references, child, &lookup, &[Value::Integer(*local)])?);

@@ -190,12 +190,13 @@ fn child_lead(child: &MergeTable) -> String {
     list(child.tracked.source.lead().map(|name| format!("c.{}", Ident(name))))
 }
 
-/// Whether SQLite would answer a query by an index.
+/// Whether SQLite would answer a query by an index, or by one for each of the terms of an OR
+/// (<https://sqlite.org/eqp.html>, section 1.1).
 pub(super) fn is_search(conn: &Connection, sql: &str) -> Result<bool> {
     let mut statement = conn.prepare_cached(&format!("EXPLAIN QUERY PLAN {sql}"))?;
     let mut plan = statement.raw_query();
     let step: Option<String> = plan.next()?.map(|row| row.get(3)).transpose()?;
-    Ok(step.is_some_and(|step| step.starts_with("SEARCH")))
+    Ok(step.is_some_and(|step| step.starts_with("SEARCH") || step == "MULTI-INDEX OR"))
 }
 
 /// The values of a parent's locator in the order in which a reference names its columns.

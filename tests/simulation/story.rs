@@ -175,7 +175,8 @@ impl Story {
             schema.reference = *Rng::new(hash(seed, &[b"digits"])).pick(&["TEXT", "TEXT", "", "NUMERIC", "VARCHAR(9)"]);
         }
         if seed >= TRIGGERS {
-            schema.triggers = any_triggers(&mut Rng::new(hash(seed, &[b"triggers"])), &mut values, &schema);
+            let mut rng = Rng::new(hash(seed, &[b"triggers"]));
+            schema.triggers = any_triggers(&mut rng, &mut values, &schema, seed >= RELATIONS);
         }
         let rows = if schema.is_layered() { some(&mut values, any_seed()) } else { Vec::new() };
         let (time, count) = (Wall::at(START_MS + YEAR_MS), 2 + rng.index(3));
