@@ -532,3 +532,29 @@ async fn a_row_whose_trigger_cannot_write_elsewhere_is_tried_again() {
     assert_eq!(held(&b).await, [] as [&str; 0]);
     assert_verified(&b, &remote).await;
 }
+
+/// Seed 5910461 of the simulation: a row that refers to itself, and was taken out for a while, as a trigger had it refer to another.
+#[tokio::test]
+async fn a_row_that_refers_to_itself_is_back_after_a_trigger_led_it_elsewhere() {
+    let schema = "CREATE TABLE t (k INTEGER PRIMARY KEY, p INTEGER REFERENCES t, v TEXT);
+        CREATE TABLE other (k TEXT PRIMARY KEY);
+        CREATE TRIGGER refuses BEFORE INSERT ON t WHEN NEW.v = 'bad' BEGIN SELECT RAISE (ABORT, 'no'); END;
+        CREATE TRIGGER leads AFTER INSERT ON t BEGIN UPDATE t SET p = (SELECT min(k) FROM t) WHERE k = NEW.k; END;
+        CREATE TRIGGER clears AFTER INSERT ON other BEGIN DELETE FROM t WHERE v LIKE 'self%'; END;";
+    let (a, b, remote) = two(schema, &["t", "other"]).await;
+    run(&a, "DROP TRIGGER refuses; DROP TRIGGER leads; DROP TRIGGER clears");
+    run(
+        &a,
+        "INSERT INTO t VALUES (5, NULL, 'bad'), (1, 5, 'follows'), (2, 2, 'self'), (3, 4, 'self, by another'), (4, 3, 'self too');
+         INSERT INTO other VALUES ('x')",
+    );
+    converge(&[&a, &b], &remote).await;
+    let shown = "SELECT c.v, p.v FROM t AS c JOIN t AS p ON p.k = c.p ORDER BY 1";
+    let expected = ["'self'|'self'", "'self too'|'self, by another'", "'self, by another'|'self too'"];
+    assert_eq!(rows(&b.connection(), shown), expected);
+    let reasons: Vec<String> = b.held().await.unwrap().rows.into_iter().map(|held| held.reason).collect();
+    assert_eq!(reasons.len(), 2, "{reasons:?}");
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
+}

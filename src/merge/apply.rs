@@ -179,6 +179,8 @@ impl<'a, 'c> Applier<'a, 'c> {
             if entity.registers.alive() {
                 let is_partly_known = touched.whole && has_left_out;
                 let touched = if is_partly_known { self.known(&key, touched)? } else { touched };
+                // Rows that refer to each other, or to themselves, have another chance together.
+                self.unavailable.remove(&key);
                 rows.push((key, touched));
             } else if entity.shown || (touched.whole && !has_left_out) {
                 self.take_out(&key)?;
