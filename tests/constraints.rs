@@ -623,3 +623,22 @@ async fn an_index_on_what_is_made_of_a_missing_reference_keeps_nobody_out() {
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Found by fuzzing: a row that refers to itself has the value of another one by its integer, which it gives up as it is held.
+#[tokio::test]
+async fn verify_cannot_say_what_a_row_claimed_by_an_integer_that_it_gave_up() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES other);
+                 CREATE UNIQUE INDEX by_a ON other (coalesce(a, 0))";
+    let ((wall, [a, b, _]), remote) = (three(other, Some(false)).await, fresh_remote());
+    run(&a, "INSERT INTO other VALUES (6, NULL)");
+    wall.advance(1);
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DELETE FROM other; INSERT INTO other VALUES (0, 0)");
+    wall.advance(1);
+    run(&a, "UPDATE other SET a = NULL; UPDATE other SET id = 7");
+    run(&a, "INSERT INTO other VALUES (8, 9)");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
+    }
+}

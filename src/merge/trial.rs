@@ -34,6 +34,12 @@ struct Rule {
     dated_by: Vec<usize>,
 }
 
+impl Rule {
+    fn is_of_integers(&self) -> bool {
+        self.parts.iter().any(|part| !part.made_of.is_empty())
+    }
+}
+
 #[derive(Debug)]
 struct RulePart {
     sql: String,
@@ -160,7 +166,12 @@ impl Trial {
 
     /// Whether what rows claim by a constraint is the same whatever integers other rows have here.
     pub(crate) fn is_lasting(&self, rule_name: &str) -> bool {
-        !self.rules.iter().any(|rule| rule.name == rule_name && rule.parts.iter().any(|part| !part.made_of.is_empty()))
+        !self.rules.iter().any(|rule| rule.name == rule_name && rule.is_of_integers())
+    }
+
+    /// Whether some constraint is on what is made of integers that rows have here.
+    pub(crate) fn has_rules_of_integers(&self) -> bool {
+        self.rules.iter().any(Rule::is_of_integers)
     }
 
     /// What a constraint is on, for people.

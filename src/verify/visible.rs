@@ -54,7 +54,8 @@ struct Visible<'a, 'c> {
     tables: BTreeMap<u32, Checked<'a>>,
     /// Why rows are held, as recorded.
     reasons: BTreeMap<Key, String>,
-    /// Those of which nothing says what they wait for, as a constraint of this replica alone may keep them out.
+    /// Those of which nothing says what they wait for, as a constraint of this replica alone may keep them out, or integers that rows
+    /// have here.
     restless: BTreeSet<Key>,
 }
 
@@ -76,7 +77,9 @@ impl Visible<'_, '_> {
                 continue;
             }
             let waits = self.waits(&key)?;
-            if reason == "unique" && !waits {
+            // Whether it still meets the other row cannot be said without the integer that it had then.
+            let is_of_integers = self.tables[&key.0].trial.has_rules_of_integers();
+            if reason == "unique" && (!waits || is_of_integers) {
                 self.restless.insert(key.clone());
             }
             if reason == "foreign key" && !waits {
@@ -165,7 +168,7 @@ impl Visible<'_, '_> {
                 (true, None) => {
                     self.problem(key, format_args!("is shown, though another row took a unique value first"))
                 }
-                (true, Some("unique")) if self.restless.contains(key) => {
+                (true, Some("unique")) if self.restless.contains(key) && !self.waits(key)? => {
                     self.problem(key, format_args!("is held as unique, and nothing says whom it waits for"));
                 }
                 (false, Some("unique")) if self.restless.contains(key) => {}
