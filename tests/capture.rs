@@ -402,3 +402,19 @@ async fn a_row_that_is_replaced_over_an_expression_is_recorded() {
         }
     }
 }
+
+/// Found by fuzzing: -2^63 as a real is equal to the integer, and no key.
+#[tokio::test]
+async fn a_key_that_becomes_the_real_of_its_value_is_refused() {
+    let replica = replica("CREATE TABLE t (id INTEGER PRIMARY KEY, v) WITHOUT ROWID").await;
+    run(&replica, "INSERT INTO t VALUES (-9223372036854775808, 1)");
+    for sql in [
+        "UPDATE t SET id = -9223372036854775808.0",
+        "INSERT INTO t VALUES (-9223372036854775808.0, 2) ON CONFLICT DO UPDATE SET id = excluded.id",
+    ] {
+        let error = replica.connection().execute_batch(sql).unwrap_err().to_string();
+        assert!(error.contains("the key column id of t must be an integer"), "{error}");
+    }
+    assert_eq!(rows(&replica.connection(), "SELECT typeof(id) FROM t"), ["'integer'"]);
+    assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
+}

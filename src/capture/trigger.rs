@@ -221,7 +221,11 @@ impl<'a> Capture<'a> {
     }
 
     fn key_changed(&self) -> String {
-        any(self.lead().map(changed))
+        any(self.lead().map(|column| match column.affinity {
+            // No key is a real, not even the one that is equal to an integer and stays a real.
+            Affinity::Integer | Affinity::Numeric if !self.is_rowid(column) => changed_at_all(column),
+            _ => changed(column),
+        }))
     }
 
     fn any_changed(&self) -> String {
@@ -333,12 +337,15 @@ impl<'a> Capture<'a> {
 /// reals have one class of numbers or none, so that only columns without a type hold equal values of two classes
 /// (-2^63, as an integer and as a real, is the one exception: SQLite leaves that real as it is).
 fn changed(column: &Column) -> String {
-    let name = Ident(&column.name);
-    let value = format!("OLD.{name} IS NOT NEW.{name} COLLATE BINARY");
     match column.affinity {
-        Affinity::Blob => format!("({value} OR typeof(OLD.{name}) <> typeof(NEW.{name}))"),
-        _ => value,
+        Affinity::Blob => changed_at_all(column),
+        _ => format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&column.name)),
     }
+}
+
+/// The same, whatever the column's type.
+fn changed_at_all(column: &Column) -> String {
+    format!("(OLD.{0} IS NOT NEW.{0} COLLATE BINARY OR typeof(OLD.{0}) <> typeof(NEW.{0}))", Ident(&column.name))
 }
 
 /// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only; empty where there is none.
