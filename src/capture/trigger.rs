@@ -223,7 +223,7 @@ impl<'a> Capture<'a> {
     fn key_changed(&self) -> String {
         any(self.lead().map(|column| match column.affinity {
             // No key is a real, not even the one that is equal to an integer and stays a real.
-            Affinity::Integer | Affinity::Numeric if !self.is_rowid(column) => changed_at_all(column),
+            Affinity::Integer | Affinity::Numeric if !self.is_rowid(column) => is_other_at_all(&column.name),
             _ => changed(column),
         }))
     }
@@ -320,13 +320,12 @@ impl<'a> Capture<'a> {
         };
         let columns = self.table.columns.iter().map(|column| &column.name).chain(&self.table.generated);
         any(columns.filter(|name| self.uniques().any(|unique| unique.mentions(name))).map(|name| {
-            let value = format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name));
             let computes = |unique: &&Unique| {
                 unique.mentions(name) && (unique.predicate.is_some() || unique.parts.iter().any(is_computed))
             };
             match self.uniques().find(computes) {
-                Some(_) => format!("{value} OR typeof(OLD.{0}) <> typeof(NEW.{0})", Ident(name)),
-                None => value,
+                Some(_) => is_other_at_all(name),
+                None => is_other(name),
             }
         }))
     }
@@ -338,14 +337,19 @@ impl<'a> Capture<'a> {
 /// (-2^63, as an integer and as a real, is the one exception: SQLite leaves that real as it is).
 fn changed(column: &Column) -> String {
     match column.affinity {
-        Affinity::Blob => changed_at_all(column),
-        _ => format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(&column.name)),
+        Affinity::Blob => is_other_at_all(&column.name),
+        _ => is_other(&column.name),
     }
 }
 
-/// The same, whatever the column's type.
-fn changed_at_all(column: &Column) -> String {
-    format!("(OLD.{0} IS NOT NEW.{0} COLLATE BINARY OR typeof(OLD.{0}) <> typeof(NEW.{0}))", Ident(&column.name))
+/// Whether a column has another value.
+fn is_other(name: &str) -> String {
+    format!("OLD.{0} IS NOT NEW.{0} COLLATE BINARY", Ident(name))
+}
+
+/// Whether a column has another value, or the same under another storage class.
+fn is_other_at_all(name: &str) -> String {
+    format!("({} OR typeof(OLD.{1}) <> typeof(NEW.{1}))", is_other(name), Ident(name))
 }
 
 /// Terms joined by OR, in groups, as SQLite allows an expression a depth of 1,000 only; empty where there is none.
