@@ -662,3 +662,40 @@ async fn a_row_with_a_reference_to_nobody_follows_its_other_parents() {
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Found by fuzzing, and by reading on from there: such a row waited for any row of its table, and so for itself, without end.
+#[test]
+fn a_default_that_is_no_reference_is_waited_for_by_nobody() {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            for default in ["''", "1e999", "x'00'", "'none'"] {
+                let make = async || {
+                    let replica = Replica::in_memory().unwrap();
+                    let column = format!("parent TEXT DEFAULT {default} REFERENCES part");
+                    run(&replica, &format!("CREATE TABLE part (id INTEGER PRIMARY KEY, {column}, name TEXT)"));
+                    let mut options = TrackOptions::default();
+                    options.enforce_fk = Some(false);
+                    replica.track_all(&options).await.unwrap();
+                    replica
+                };
+                let (a, b, remote) = (make().await, make().await, fresh_remote());
+                for name in ["one", "two", "three"] {
+                    run(&a, &format!("INSERT INTO part (name) VALUES ('{name}')"));
+                    run(&a, "UPDATE part SET name = name || '.'");
+                    converge(&[&a, &b], &remote).await;
+                }
+                assert_eq!(
+                    ask(&b, "SELECT parent, name FROM part"),
+                    ["NULL|'one...'", "NULL|'two..'", "NULL|'three.'"]
+                );
+                for replica in [&a, &b] {
+                    assert_verified(replica, &remote).await;
+                }
+            }
+        });
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(120)).expect("a merge does not end, or the thread failed");
+}

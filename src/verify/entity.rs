@@ -171,7 +171,7 @@ impl Comparison<'_, '_> {
                 Some(local) => Ok(local == Value::Null),
                 None => {
                     let (parent, table_no) = (referred(wanted).unwrap_or_default(), self.known.tracked.table_no());
-                    waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))
+                    Ok(parent.is_empty() || waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))?)
                 }
             },
             Some(there) => Ok(same_reference(&there, wanted) || self.is_left_out(column)?),
