@@ -163,6 +163,14 @@ pub(crate) fn referred(value: &Value) -> Option<String> {
     }
 }
 
+/// A reference as it may be shown: NULL where it names no row at all, as a column's default may.
+pub(crate) fn named(value: Value) -> Value {
+    match referred(&value) {
+        Some(entity_id) if !entity_id.is_empty() => value,
+        _ => Value::Null,
+    }
+}
+
 fn reference(entity_id: &str) -> Value {
     digits_of(entity_id).map_or_else(|| Value::text(entity_id), Value::Integer)
 }

@@ -11,8 +11,8 @@ use super::notes::without_triggers;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{
     Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, freed_entity, has_untranslated,
-    hold, list_untranslated_of, local_of, read_fields, referred, release, set_free, settle, to_local, unbind_local,
-    wait_for, waiting_for,
+    hold, list_untranslated_of, local_of, named, read_fields, referred, release, set_free, settle, to_local,
+    unbind_local, wait_for, waiting_for,
 };
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
@@ -455,17 +455,15 @@ impl<'a, 'c> Applier<'a, 'c> {
     ) -> Result<Result<Value, Reason>, Stop> {
         let column = &table.columns[at];
         let Some(parent_no) = column.target else { return Ok(Ok(value)) };
+        let value = named(value);
         match self.local_reference(key, parent_no, &value)? {
             Ok(local) => Ok(Ok(local)),
             Err(parent) if column.not_null || (table.tracked.enforce_fk && self.tables.get(parent.0).is_some()) => {
                 Ok(Err(missing_parent(self.tables, parent, &column.name)))
             }
             Err(parent) => {
-                // A default may be no reference at all: no row that came would change that.
-                if !parent.1.is_empty() {
-                    self.any_waits = true;
-                    wait_for(self.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
-                }
+                self.any_waits = true;
+                wait_for(self.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
                 self.lacks = Some((parent, column.name.clone()));
                 Ok(Ok(Value::Null))
             }
@@ -682,7 +680,7 @@ pub(super) fn winners(
                 })?
             }
         };
-        values.push(value);
+        values.push(if column.target.is_some() { named(value) } else { value });
     }
     Ok(values)
 }

@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::{same_reference, same_through_affinity};
-use crate::changelog::{freed_entity, gave_up, integer_in, lower, referred, to_local, to_logged, waits_for};
+use crate::changelog::{freed_entity, gave_up, integer_in, lower, named, referred, to_local, to_logged, waits_for};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -148,6 +148,7 @@ impl Comparison<'_, '_> {
         for (n, column) in self.rows.columns.iter().enumerate() {
             let winner = self.entity.fold.get(&column.folded);
             let wanted = winner.map_or(&column.default, |winner| &winner.value);
+            let wanted = &if column.target.is_some() { named(wanted.clone()) } else { wanted.clone() };
             let there = read_value(row.get_ref(source.lead_len() + n)?);
             let is_same = match column.target {
                 Some(parent_no) => self.same_reference(parent_no, &column.name, &there, wanted)?,
@@ -171,7 +172,7 @@ impl Comparison<'_, '_> {
                 Some(local) => Ok(local == Value::Null),
                 None => {
                     let (parent, table_no) = (referred(wanted).unwrap_or_default(), self.known.tracked.table_no());
-                    Ok(parent.is_empty() || waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))?)
+                    waits_for(conn, (parent_no, &parent), (table_no, &self.entity.id))
                 }
             },
             Some(there) => Ok(same_reference(&there, wanted) || self.is_left_out(column)?),

@@ -9,7 +9,7 @@ use super::catalog::{KnownTable, Rows};
 use super::context::{Context, Tally};
 use super::entity::row_entity_id;
 use super::problems::Quoted;
-use crate::changelog::{list_held, read_fields, referred, to_local};
+use crate::changelog::{list_held, named, read_fields, referred, to_local};
 use crate::db::{ForeignKey, Ident, bind_value, list, same_name};
 use crate::error::Result;
 use crate::merge::{RowClaim, Trial};
@@ -249,11 +249,9 @@ impl Visible<'_, '_> {
 
     fn leads_nowhere(&self, table_no: u32, column: &str, value: &Value, among: &BTreeSet<Key>) -> Result<bool> {
         let Some(parent_no) = self.context.catalog.references.target(table_no, column) else { return Ok(false) };
-        match (value, referred(value)) {
-            (Value::Null, _) => Ok(false),
-            (_, Some(entity_id)) => Ok(!self.is_there(&(parent_no, entity_id), among)?),
-            // No row is known by such a value, which a default can be.
-            (_, None) => Ok(true),
+        match referred(value) {
+            Some(entity_id) => Ok(!self.is_there(&(parent_no, entity_id), among)?),
+            None => Ok(false),
         }
     }
 
@@ -424,7 +422,8 @@ impl Visible<'_, '_> {
                 }
                 None => None,
             };
-            columns.push(field.map_or_else(|| column.default.clone(), |field| field.value));
+            let value = field.map_or_else(|| column.default.clone(), |field| field.value);
+            columns.push(if column.target.is_some() { named(value) } else { value });
         }
         let parts = checked.known.tracked.source.logged_key(&self.context.catalog.references, &key.1);
         let key = parts.unwrap_or_default().into_iter().map(KeyPart::into_value).collect();
