@@ -6,9 +6,10 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
-use super::apply::{Applier, Reason, Stop, reason_of, winners};
+use super::apply::{Applier, Stop, winners};
 use super::fold::{Key, Touched};
 use super::parents::entities;
+use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial};
 use crate::changelog::{clear_waits, to_local};
 use crate::db::{Ident, list};

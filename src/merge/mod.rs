@@ -8,6 +8,7 @@ mod fold;
 mod notes;
 mod parents;
 mod pending;
+mod reason;
 mod tables;
 mod trial;
 

@@ -2,8 +2,9 @@
 
 use rusqlite::{Connection, params_from_iter};
 
-use super::apply::{Applier, Reason, Stop};
+use super::apply::{Applier, Stop};
 use super::fold::Key;
+use super::reason::Reason;
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{References, Source, entity_of};
 use crate::db::{ForeignKey, Ident, bind_value, list, read_value, same_name};
