@@ -642,3 +642,93 @@ async fn verify_cannot_say_what_a_row_claimed_by_an_integer_that_it_gave_up() {
         assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
     }
 }
+
+/// By reading: how the index of a child's column compares is not how SQLite compares a child with its parent.
+#[tokio::test]
+async fn a_child_whose_column_has_another_type_than_its_parents_is_held_without_it() {
+    for (parent, child, value) in [
+        ("INTEGER", "", "'5'"),
+        ("INTEGER", "TEXT", "'05'"),
+        ("INTEGER", "TEXT", "'5'"),
+        ("INTEGER", "BLOB", "'5.0'"),
+        ("TEXT", "INTEGER", "5"),
+        ("TEXT", "", "5"),
+        ("REAL", "TEXT", "'5.0'"),
+        ("BLOB", "INTEGER", "5"),
+        ("TEXT", "INTEGER AS (length(id) + 4)", "5"),
+    ] {
+        let what = format!("{child} {value} to {parent}");
+        let schema = format!(
+            "CREATE TABLE parent (id {parent} PRIMARY KEY NOT NULL, code {parent} UNIQUE) WITHOUT ROWID;
+             CREATE TABLE child (id TEXT PRIMARY KEY NOT NULL, of {child} REFERENCES parent{});
+             CREATE INDEX by_of ON child (of)",
+            if parent == "REAL" { " (code)" } else { "" }
+        );
+        let schema = if parent == "REAL" { schema.replacen("id REAL", "id TEXT", 1) } else { schema };
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, &schema);
+            let mut options = TrackOptions::default();
+            options.identity_key = true;
+            replica.track_all(&options).await.unwrap();
+            replica
+        };
+        let (a, b, remote) = (make().await, make().await, fresh_remote());
+        run(&a, "PRAGMA foreign_keys = ON; INSERT INTO parent VALUES (5, 5)");
+        converge(&[&a, &b], &remote).await;
+        // One deletes the parent; the other gives it a child.
+        run(&b, "DELETE FROM parent");
+        match child.contains(" AS ") {
+            true => run(&a, "INSERT INTO child VALUES ('a')"),
+            false => run(&a, &format!("INSERT INTO child VALUES ('a', {value})")),
+        }
+        sync(&a, &remote).await;
+        converge(&[&b, &a], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(held(replica).await, ["child/a foreign key"], "{what}");
+            assert_eq!(table(replica, "child"), [] as [&str; 0], "{what}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+/// By reading: NULL in the place of a reference to a row that is not here would count in an index that asks for it, and who
+/// came first would keep the other out.
+#[tokio::test]
+async fn a_reference_that_an_index_asks_for_is_not_replaced_by_null() {
+    for index in
+        ["(coalesce(a, 0), name)", "(a IS NULL, name)", "(root, name)", "(name) WHERE a IS NULL", "(name) WHERE root"]
+    {
+        let other = format!(
+            "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES row, name TEXT, root AS (a IS NULL));
+             CREATE UNIQUE INDEX by_name ON other {index}"
+        );
+        let ((wall, [a, b, c]), remote) = (three(&other, Some(false)).await, fresh_remote());
+        run(&a, "INSERT INTO row VALUES (1, 'p')");
+        converge(&[&a, &b, &c], &remote).await;
+        wall.advance(1);
+        run(&b, "DELETE FROM row");
+        wall.advance(1);
+        // One comes by a row under the one that is gone first, the other by one without; both have one name.
+        run(&a, "INSERT INTO other (a, name) VALUES (1, 'x')");
+        wall.advance(1);
+        run(&c, "INSERT INTO other (name) VALUES ('x')");
+        sync(&a, &remote).await;
+        sync(&b, &remote).await;
+        converge(&[&c, &b, &a], &remote).await;
+        for replica in [&a, &b, &c] {
+            assert_eq!(rows(&replica.connection(), "SELECT a, name FROM other"), ["NULL|'x'"], "{index}");
+            assert_eq!(reasons(replica).await, ["other foreign key"], "{index}");
+            assert_verified(replica, &remote).await;
+        }
+        wall.advance(1);
+        run(&b, "INSERT INTO row (u) VALUES ('p')");
+        converge(&[&b, &c, &a], &remote).await;
+        for replica in [&a, &b, &c] {
+            let sql = "SELECT u, name FROM other LEFT JOIN row ON row.id = a ORDER BY u";
+            assert_eq!(rows(&replica.connection(), sql), ["NULL|'x'", "'p'|'x'"], "{index}");
+            assert_eq!(reasons(replica).await, [] as [&str; 0], "{index}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}

@@ -21,7 +21,7 @@ use naive::{Naive, Shown, dump, hidden};
 use object_store::{ObjectStoreExt, path::Path};
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
-use schema::{Schema, any_schema, relate};
+use schema::{Schema, any_schema, relate, root};
 use setup::{mend_references, set_up};
 use writes::{Step, Write, any_seed, any_step};
 use zvon::{Join, Layout, Remote, Replica, SyncOptions, SyncReport};
@@ -268,11 +268,12 @@ fn any_story() -> impl Strategy<Value = Story> {
         .prop_map(|(schema, loose, ahead, seed, steps, order)| Story { schema, loose, ahead, seed, steps, order })
 }
 
-/// The same with CHECKs on references.
+/// The same with CHECKs on references, and indexes that ask for them.
 fn any_related_story() -> impl Strategy<Value = Story> {
     (any_story(), any::<u64>()).prop_map(|(mut story, mut seed)| {
         relate(&mut story.schema, |n| next(&mut seed) % n);
         story.schema.reference = ["INTEGER", "TEXT", ""][next(&mut seed) % 3];
+        root(&mut story.schema, |n| next(&mut seed) % n);
         story
     })
 }

@@ -297,7 +297,8 @@ impl<'a> Capture<'a> {
     /// innermost FROM clause: the row's for one side, the new row's for the other.
     fn same_expression(&self, part: &Part) -> String {
         let columns = self.table.columns.iter().map(|column| (&column.name, self.value_to_be(&column.name)));
-        let generated = self.table.generated.iter().map(|name| (name, format!("NEW.{}", Ident(name))));
+        let generated =
+            self.table.generated.iter().map(|column| (&column.name, format!("NEW.{}", Ident(&column.name))));
         let new = list(columns.chain(generated).map(|(name, value)| format!("{value} AS {}", Ident(name))));
         let (sql, collation) = (&part.sql, Ident(&part.collation));
         format!("({sql}) = (SELECT {sql} FROM (SELECT {new})) COLLATE {collation}")
@@ -315,10 +316,11 @@ impl<'a> Capture<'a> {
     /// Whether an update may meet another row over a unique value. To an expression, equal values of two classes may be two.
     fn unique_changed(&self) -> String {
         let is_computed = |part: &Part| match &part.column {
-            Some(column) => self.table.generated.iter().any(|name| same_name(name, column)),
+            Some(column) => self.table.generated.iter().any(|generated| same_name(&generated.name, column)),
             None => true,
         };
-        let columns = self.table.columns.iter().map(|column| &column.name).chain(&self.table.generated);
+        let generated = self.table.generated.iter().map(|column| &column.name);
+        let columns = self.table.columns.iter().map(|column| &column.name).chain(generated);
         any(columns.filter(|name| self.uniques().any(|unique| unique.mentions(name))).map(|name| {
             let computes = |unique: &&Unique| {
                 unique.mentions(name) && (unique.predicate.is_some() || unique.parts.iter().any(is_computed))

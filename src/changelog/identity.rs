@@ -175,14 +175,32 @@ fn reference(entity_id: &str) -> Value {
     digits_of(entity_id).map_or_else(|| Value::text(entity_id), Value::Integer)
 }
 
-/// The integer that a value is to a column which refers to an INTEGER PRIMARY KEY, whatever the column's own type made of it.
+/// The integer that a value is to a column which refers to an INTEGER PRIMARY KEY, whatever the column's own type made of it: what
+/// SQLite makes of it for the parent's affinity (<https://sqlite.org/datatype3.html>, sections 3 and 4.2).
 pub(crate) fn integer_in(value: &Value) -> Option<i64> {
     match value {
         Value::Integer(n) => Some(*n),
-        Value::Real(n) if n.fract() == 0.0 && n.abs() < 9e15 => Some(*n as i64),
-        Value::Text(text) => std::str::from_utf8(text).ok()?.parse().ok(),
-        Value::Null | Value::Real(_) | Value::Blob(_) => None,
+        Value::Real(n) => integer_of(*n),
+        Value::Text(text) => {
+            // SQLite reads numbers up to a NUL.
+            let text = std::str::from_utf8(text.split(|byte| *byte == 0).next()?).ok()?;
+            let digits = text.trim_matches([' ', '\t', '\n', '\x0b', '\x0c', '\r']);
+            // A number begins so; Rust also reads "inf" and "nan".
+            let is_number = digits.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
+                && !digits.contains(['i', 'I', 'n', 'N']);
+            if !is_number {
+                return None;
+            }
+            digits.parse().ok().or_else(|| integer_of(digits.parse().ok()?))
+        }
+        Value::Null | Value::Blob(_) => None,
     }
+}
+
+/// The integer that a real is; the least one is never taken for one by SQLite.
+fn integer_of(real: f64) -> Option<i64> {
+    const END: f64 = 9_223_372_036_854_775_808.0;
+    (real.fract() == 0.0 && -END < real && real < END).then_some(real as i64)
 }
 
 /// What a row's key says of its entity id.
@@ -323,6 +341,33 @@ impl Source {
         match self.local {
             Some(_) => Ok(local_of(conn, self.table_no, entity_id)?.map(|local| vec![Value::Integer(local)])),
             None => self.local_key(conn, references, entity_id),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::db::{bind_value, read_value};
+
+    #[test]
+    fn a_value_is_the_integer_that_sqlite_makes_of_it() {
+        let conn = Connection::open_in_memory().unwrap();
+        conn.execute_batch("CREATE TABLE made (n INTEGER)").unwrap();
+        let texts = "5,05,+5,-5,-0, 5 ,\t5\n,\x0b5\r,\x0c5,5\u{a0},5.0,5.,.5,.,+,-,,5e0,50E-1,5e,5e+,1e3,1e18,1e19,5.5,1e400,-1e400,5x,0x5,1_0,\
+                     5 5,+ 5,--5,5\0,5\0x,\x005,inf,+inf,-Infinity,nan,+NaN,9007199254740993,9007199254740993.0,9223372036854775807,\
+                     9223372036854775808,-9223372036854775808,-9223372036854775809,-9223372036854775808.0";
+        let mut values: Vec<Value> = texts.split(',').map(Value::text).collect();
+        values.extend(
+            [0.0, -0.0, 5.5, 2f64.powi(53), 2f64.powi(62), 2f64.powi(63), -2f64.powi(63), 1e300].map(Value::Real),
+        );
+        values.extend([Value::Real(f64::INFINITY), Value::Integer(i64::MIN), Value::Null, Value::Blob(b"5".to_vec())]);
+        for value in values {
+            conn.execute("DELETE FROM made", []).unwrap();
+            conn.execute("INSERT INTO made VALUES (?1)", [bind_value(&value)]).unwrap();
+            let made = conn.query_row("SELECT n FROM made", [], |row| Ok(read_value(row.get_ref(0)?))).unwrap();
+            let expected = if let Value::Integer(n) = made { Some(n) } else { None };
+            assert_eq!(integer_in(&value), expected, "{value:?}");
         }
     }
 }

@@ -1,9 +1,9 @@
 //! SQLite itself: opening a file, our own tables, the shape of a user's, quoted names. Knows nothing of changes or remotes.
 
 mod at_rest;
+mod create_sql;
 mod default;
 mod error;
-mod index_sql;
 mod key;
 mod metadata;
 mod open;
@@ -14,8 +14,8 @@ mod tokens;
 mod turns;
 mod value;
 
+pub(crate) use create_sql::{IndexSql, names_in_definition};
 pub(crate) use default::{constant_default, constant_expression};
-pub(crate) use index_sql::IndexSql;
 pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, forget_metadata, get_metadata, set_metadata};
 pub(crate) use open::{

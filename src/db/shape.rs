@@ -1,8 +1,10 @@
 //! The shape of a user's table as SQLite reports it. Reads the schema; judges nothing.
 
+use std::collections::HashSet;
+
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Ident, IndexSql, Token, Tokens};
+use super::{Ident, IndexSql, Token, Tokens, names_in_definition};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -44,6 +46,17 @@ impl Affinity {
             Self::Numeric
         }
     }
+
+    /// Whether a column keeps an integer as it is: a real has 53 bits for it, and the least integer as a real is none to SQLite.
+    pub(crate) fn keeps(self, integer: i64) -> bool {
+        self != Self::Real || (integer > i64::MIN && i128::from(integer) == integer as f64 as i128)
+    }
+
+    /// Whether SQLite compares columns of two affinities as one kind (<https://sqlite.org/datatype3.html>, section 4.2).
+    pub(crate) fn compares_as(self, other: Self) -> bool {
+        let is_number = |affinity| matches!(affinity, Self::Numeric | Self::Integer | Self::Real);
+        self == other || (is_number(self) && is_number(other))
+    }
 }
 
 /// A column that can be written (generated ones are left out of a [`Table`]).
@@ -55,6 +68,14 @@ pub(crate) struct Column {
     pub(crate) not_null: bool,
     /// The DEFAULT clause's text.
     pub(crate) default: Option<String>,
+}
+
+/// A column that is computed from others.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Generated {
+    pub(crate) name: String,
+    /// The names in its definition, in lower case: of columns that it is computed from, and more.
+    pub(crate) names: Vec<String>,
 }
 
 /// A UNIQUE constraint or index.
@@ -115,7 +136,7 @@ pub(crate) struct Table {
     /// A name that reads the rowid; `None` in a WITHOUT ROWID table and where columns shadow all three names.
     pub(crate) rowid: Option<&'static str>,
     /// The columns that are computed from others.
-    pub(crate) generated: Vec<String>,
+    pub(crate) generated: Vec<Generated>,
     /// Whether SQLite never gives an integer key twice.
     pub(crate) is_autoincrement: bool,
     pub(crate) uniques: Vec<Unique>,
@@ -132,6 +153,27 @@ pub(crate) fn same_name(a: &str, b: &str) -> bool {
 impl Table {
     pub(crate) fn column(&self, name: &str) -> Option<&Column> {
         self.columns.iter().find(|c| same_name(&c.name, name))
+    }
+
+    /// Names in lower case with those that the columns of these names are computed from.
+    pub(crate) fn made_of(&self, names: &[String]) -> HashSet<String> {
+        let mut all = HashSet::new();
+        let mut waiting = names.to_vec();
+        while let Some(name) = waiting.pop() {
+            let generated = self.generated.iter().find(|generated| same_name(&generated.name, &name));
+            if all.insert(name) {
+                waiting.extend(generated.iter().flat_map(|generated| generated.names.iter().cloned()));
+            }
+        }
+        all
+    }
+
+    /// Whether NULL in a column may make two rows alike to a UNIQUE constraint: by an expression, a generated column or the
+    /// condition. Where the column itself is a part, they are all different (<https://sqlite.org/nulls.html>).
+    pub(crate) fn counts_null_in(&self, column: &str) -> bool {
+        let is_it = |part: &Part| part.column.as_ref().is_some_and(|name| same_name(name, column));
+        let mut others = self.uniques.iter().filter(|unique| !unique.parts.iter().any(is_it));
+        others.any(|unique| self.made_of(&unique.names).contains(&column.to_ascii_lowercase()))
     }
 
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = &Column> {
@@ -179,6 +221,9 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         "view" => TableKind::View,
         _ => TableKind::Virtual,
     };
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
+    let create: Option<Option<String>> = conn.prepare_cached(sql)?.query_row([&name], |row| row.get(0)).optional()?;
+    let create = create.flatten().unwrap_or_default();
     let mut table = Table {
         kind,
         columns: Vec::new(),
@@ -190,13 +235,14 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         is_autoincrement: false,
         uniques: Vec::new(),
         foreign_keys: read_foreign_keys(conn, &name)?,
-        has_conflict_clause: read_conflict_clause(conn, &name)?,
+        has_conflict_clause: has_conflict_clause(&create),
         name,
     };
-    read_columns(conn, &mut table, strict)?;
+    read_columns(conn, &mut table, strict, &create)?;
     table.uniques = read_uniques(conn, &table.name)?;
     let is_taken = |alias: &str| {
-        let mut names = table.columns.iter().map(|column| &column.name).chain(&table.generated);
+        let generated = table.generated.iter().map(|generated| &generated.name);
+        let mut names = table.columns.iter().map(|column| &column.name).chain(generated);
         names.any(|name| same_name(name, alias))
     };
     let free = ["rowid", "_rowid_", "oid"].into_iter().find(|alias| !is_taken(alias));
@@ -213,12 +259,9 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
     Ok(Some(table))
 }
 
-fn read_conflict_clause(conn: &Connection, table: &str) -> Result<bool> {
-    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    let create: Option<Option<String>> = conn.prepare_cached(sql)?.query_row([table], |row| row.get(0)).optional()?;
-    let create = create.flatten().unwrap_or_default();
+fn has_conflict_clause(create: &str) -> bool {
     let is = |token: Token<'_>, word: &str| matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word));
-    Ok(Tokens::new(&create).zip(Tokens::new(&create).skip(1)).any(|(a, b)| is(a, "on") && is(b, "conflict")))
+    Tokens::new(create).zip(Tokens::new(create).skip(1)).any(|(a, b)| is(a, "on") && is(b, "conflict"))
 }
 
 /// Whether SQLite keeps a sequence for a table: it writes one at the first row (<https://sqlite.org/autoinc.html>).
@@ -230,7 +273,7 @@ fn has_sequence(conn: &Connection, table: &str) -> Result<bool> {
     Ok(conn.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = ?1")?.exists([table])?)
 }
 
-fn read_columns(conn: &Connection, table: &mut Table, strict: bool) -> Result<()> {
+fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str) -> Result<()> {
     let sql = "SELECT name, type, \"notnull\", dflt_value, pk, hidden FROM pragma_table_xinfo(?1) ORDER BY cid";
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([&table.name])?;
@@ -238,7 +281,11 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool) -> Result<()
     while let Some(row) = rows.next()? {
         let (declared, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
         if hidden != 0 {
-            table.generated.push(row.get(0)?);
+            let name: String = row.get(0)?;
+            // A definition that begins with a string is not found by its name: any column may be in it.
+            let all = || Tokens::new(create).filter_map(|token| token.name()).collect();
+            let names = names_in_definition(create, &name).unwrap_or_else(all);
+            table.generated.push(Generated { name, names });
             continue;
         }
         if place > 0 {

@@ -69,8 +69,8 @@ pub(super) struct Applier<'a, 'c> {
     expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
     unavailable: BTreeSet<Key>,
-    /// The parent that the row which is being put in is without, as it is not here, and the column that refers to it.
-    lacks: Option<(Key, String)>,
+    /// The columns of the row which is being put in that are NULL as the row that each refers to is not here, and that row.
+    lacks: Vec<(usize, Key)>,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
     pub(super) vacated: BTreeSet<Key>,
     /// Rows that are held by what the tables show, which may be a trigger's doing that is taken back before the batch ends.
@@ -95,7 +95,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             taken: BTreeSet::new(),
             expected: BTreeMap::new(),
             unavailable: BTreeSet::new(),
-            lacks: None,
+            lacks: Vec::new(),
             vacated: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             insert: None,
@@ -312,7 +312,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     fn put_row_in(&mut self, key: &Key, mut touched: Touched) -> Result<Put, Stop> {
-        self.lacks = None;
+        self.lacks.clear();
         if let Some(why) = self.refused.get(key) {
             return Ok(Put::Held(Reason::new("trigger", why)));
         }
@@ -334,6 +334,9 @@ impl<'a, 'c> Applier<'a, 'c> {
                     }
                 }
             }
+            if let Some(reason) = self.counts_null(table, key)? {
+                return Ok(Put::Held(reason));
+            }
             let changed: Vec<(usize, &Value)> = changed.iter().map(|(at, value)| (*at, value)).collect();
             if changed.is_empty() { Ok(1) } else { self.update(table, &locator, &changed) }
         } else {
@@ -347,6 +350,9 @@ impl<'a, 'c> Applier<'a, 'c> {
                     }
                 }
             }
+            if let Some(reason) = self.counts_null(table, key)? {
+                return Ok(Put::Held(reason));
+            }
             let lead = match self.lead(table, key, &registers, &mut touched)? {
                 Ok(lead) => lead,
                 Err(reason) => return Ok(Put::Held(reason)),
@@ -358,11 +364,11 @@ impl<'a, 'c> Applier<'a, 'c> {
             Ok(_) => {}
             Err(error) => {
                 let reason = refusal(self.log.conn, key, error)?;
-                return Ok(match (reason.code, self.lacks.take()) {
+                return Ok(match (reason.code, self.lacks.pop()) {
                     ("unique", _) => Put::Contested,
                     // It has a value in the log, and NULL in its place only here.
-                    ("check" | "not null", Some((parent, column))) => {
-                        Put::Held(missing_parent(self.tables, parent, &column))
+                    ("check" | "not null", Some((at, parent))) => {
+                        Put::Held(missing_parent(self.tables, parent, &table.columns[at].name))
                     }
                     // What breaks a rule is then what a trigger wrote, here or to another table.
                     ("check" | "not null" | "type", None)
@@ -384,7 +390,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             self.taken.remove(key);
             self.put.insert(key.clone());
         }
-        if self.lacks.take().is_some() {
+        if !self.lacks.is_empty() {
             // What its values break together is no less broken where one of them cannot be shown.
             if let Some(reason) = super::claims::breaks_alone(self, key)? {
                 return Ok(Put::Held(reason));
@@ -392,6 +398,16 @@ impl<'a, 'c> Applier<'a, 'c> {
             super::claims::remember(self, key)?;
         }
         Ok(Put::Shown)
+    }
+
+    /// The reason to hold a row of which NULL, in the place of a reference to a row that is not here, would claim what the row
+    /// itself does not: who else has that, and came first, is another one on each replica.
+    fn counts_null(&mut self, table: &MergeTable, key: &Key) -> Result<Option<Reason>, Stop> {
+        let found = self.lacks.iter().find(|(at, _)| table.columns[*at].counts_null);
+        let Some((at, parent)) = found.cloned() else { return Ok(None) };
+        let lacks: Vec<usize> = self.lacks.iter().map(|(at, _)| *at).collect();
+        let counts = super::claims::counts_null(self, key, &lacks)?;
+        Ok(counts.then(|| missing_parent(self.tables, parent, &table.columns[at].name)))
     }
 
     /// The values of the columns by which a row is known here: an integer of its own, where it has one, and its key.
@@ -437,6 +453,11 @@ impl<'a, 'c> Applier<'a, 'c> {
         let Some(parent_no) = column.target else { return Ok(Ok(value)) };
         let value = named(value);
         match self.local_reference(key, parent_no, &value)? {
+            // What it would make of the integer is another row's.
+            Ok(Value::Integer(local)) if !column.affinity.keeps(local) => {
+                let parent = (parent_no, referred(&value).unwrap_or_default());
+                Ok(Err(missing_parent(self.tables, parent, &column.name)))
+            }
             Ok(local) => Ok(Ok(local)),
             Err(parent) if column.not_null || (table.tracked.enforce_fk && self.tables.get(parent.0).is_some()) => {
                 Ok(Err(missing_parent(self.tables, parent, &column.name)))
@@ -444,7 +465,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             Err(parent) => {
                 self.any_waits = true;
                 wait_for(self.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
-                self.lacks = Some((parent, column.name.clone()));
+                self.lacks.push((at, parent));
                 Ok(Ok(Value::Null))
             }
         }

@@ -10,7 +10,7 @@ use super::apply::{Applier, Stop, winners};
 use super::fold::{Key, Touched};
 use super::parents::entities;
 use super::reason::{Reason, reason_of};
-use super::trial::{RowClaim, Trial};
+use super::trial::{RowClaim, Trial, claims_more};
 use crate::changelog::{clear_waits, to_local};
 use crate::db::{Ident, list};
 use crate::error::Result;
@@ -59,7 +59,7 @@ impl Claims {
 pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), Stop> {
     let trial = trial(applier, key.0)?;
     if trial.has_rules()
-        && let Ok(claims) = claims_of(applier, &trial, key)?
+        && let Ok(claims) = claims_of(applier, &trial, key, &[])?
     {
         let conn = applier.log.conn;
         applier.claims.record(conn, key, &claims, &trial)?;
@@ -70,7 +70,7 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
 /// Whether a row whose claims are recorded claims a value of this one.
 pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
-    let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
+    let Ok(claims) = claims_of(applier, &trial, key, &[])? else { return Ok(false) };
     for claim in &claims {
         if hidden_claimants(applier.log.conn, key.0, &trial, claim)?.iter().any(|other| other != key) {
             return Ok(true);
@@ -82,7 +82,7 @@ pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<b
 /// Whether any other row claims a value of this one, which is not shown.
 pub(super) fn meets_others(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
-    let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
+    let Ok(claims) = claims_of(applier, &trial, key, &[])? else { return Ok(false) };
     for claim in &claims {
         let hidden = hidden_claimants(applier.log.conn, key.0, &trial, claim)?;
         let shown = shown_claimants(applier, key.0, &trial, claim)?;
@@ -93,10 +93,20 @@ pub(super) fn meets_others(applier: &mut Applier<'_, '_>, key: &Key) -> Result<b
     Ok(false)
 }
 
+/// Whether a row claims more with NULL in some of its columns.
+pub(super) fn counts_null(applier: &mut Applier<'_, '_>, key: &Key, columns: &[usize]) -> Result<bool, Stop> {
+    let trial = trial(applier, key.0)?;
+    let (Ok(whole), Ok(less)) = (claims_of(applier, &trial, key, &[])?, claims_of(applier, &trial, key, columns)?)
+    else {
+        return Ok(false);
+    };
+    Ok(claims_more(&less, &whole))
+}
+
 /// The reason why a row breaks a rule by itself, if it does.
 pub(super) fn breaks_alone(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Option<Reason>, Stop> {
     let trial = trial(applier, key.0)?;
-    Ok(claims_of(applier, &trial, key)?.err())
+    Ok(claims_of(applier, &trial, key, &[])?.err())
 }
 
 /// Settles rows that are out of their tables because each met another row over a value, together with all whom they meet.
@@ -146,7 +156,7 @@ fn members(applier: &mut Applier<'_, '_>, contested: &BTreeSet<Key>) -> Result<B
             continue;
         }
         let trial = trial(applier, key.0)?;
-        let claims = match claims_of(applier, &trial, &key)? {
+        let claims = match claims_of(applier, &trial, &key, &[])? {
             Ok(claims) => claims,
             // It breaks a rule by itself, and so claims nothing.
             Err(reason) => {
@@ -234,12 +244,18 @@ fn trial(applier: &mut Applier<'_, '_>, table_no: u32) -> Result<Rc<Trial>, Stop
     Ok(trial)
 }
 
-/// What a living row claims by its registers; the reason where it breaks a rule by itself.
-fn claims_of(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<Result<Vec<RowClaim>, Reason>, Stop> {
+/// What a living row claims by its registers, some columns taken for NULL; the reason where it breaks a rule by itself.
+fn claims_of(
+    applier: &mut Applier<'_, '_>,
+    trial: &Trial,
+    key: &Key,
+    nulls: &[usize],
+) -> Result<Result<Vec<RowClaim>, Reason>, Stop> {
     let table = applier.table(key.0)?;
     let registers = applier.log.entity(key.0, &key.1)?.registers.clone();
     let conn = applier.log.conn;
-    let logged = winners(conn, table, &registers, &mut Touched::default())?;
+    let mut logged = winners(conn, table, &registers, &mut Touched::default())?;
+    nulls.iter().for_each(|at| logged[*at] = Value::Null);
     let ids: Vec<_> = table.columns.iter().map(|column| registers.get(column.no).map(|r| r.id)).collect();
     let key_parts = table.tracked.source.logged_key(&applier.tables.references, &key.1).unwrap_or_default();
     let key_values: Vec<Value> = key_parts.into_iter().map(crate::model::KeyPart::into_value).collect();

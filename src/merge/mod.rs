@@ -22,7 +22,7 @@ use crate::db::{Metadata, Turns, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::ChangeId;
 use crate::world::World;
-pub(crate) use trial::{RowClaim, Trial};
+pub(crate) use trial::{RowClaim, Trial, claims_more};
 
 use apply::{Applier, Refused, Stop};
 use fold::{Folder, Key, Plan};

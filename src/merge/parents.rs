@@ -17,6 +17,11 @@ struct Reference<'t> {
     parent: &'t MergeTable,
     columns: &'t [String],
     parent_columns: Vec<&'t str>,
+    /// The child's columns as SQL that compares as a foreign key does, where the parent's stand left: with the parent's affinity
+    /// and collation (<https://sqlite.org/foreignkeys.html>, section 3).
+    terms: Vec<String>,
+    /// Whether every column has its parent's kind of affinity, so that an index on the child's finds what the parent's holds.
+    is_alike: bool,
 }
 
 /// Holds the rows of this batch, and the children of what it took out, that have no shown parent.
@@ -68,14 +73,20 @@ fn reference<'t>(child: &'t MergeTable, parent: &'t MergeTable, key: &'t Foreign
         true => parent.shape.key_columns().map(|column| column.name.as_str()).collect(),
         false => key.parent_columns.iter().map(String::as_str).collect(),
     };
-    let known = parent_columns.iter().all(|name| parent.shape.column(name).is_some());
     // A key that does not fit its parent is a mismatch that SQLite reports too: it can hold nothing.
-    (known && parent_columns.len() == key.columns.len()).then_some(Reference {
-        child,
-        parent,
-        columns: &key.columns,
-        parent_columns,
-    })
+    if parent_columns.len() != key.columns.len() {
+        return None;
+    }
+    let (mut terms, mut is_alike) = (Vec::with_capacity(key.columns.len()), true);
+    for (own, other) in key.columns.iter().zip(&parent_columns) {
+        let of_parent = parent.shape.column(other)?.affinity;
+        // A generated column is not in the shape.
+        let same = child.shape.column(own).is_some_and(|column| column.affinity.compares_as(of_parent));
+        // The plus takes the child's own affinity off (<https://sqlite.org/datatype3.html>, section 4.2), and its index with it.
+        terms.push(format!("{}c.{}", if same { "" } else { "+" }, Ident(own)));
+        is_alike &= same;
+    }
+    Some(Reference { child, parent, columns: &key.columns, parent_columns, terms, is_alike })
 }
 
 /// The first reference of a row whose parent is missing.
@@ -136,10 +147,10 @@ fn aliased_locator(source: &Source, alias: &str) -> String {
     all(source.locator().iter().enumerate().map(|(n, name)| format!("{alias}.{} = ?{}", Ident(name), n + 1)))
 }
 
-/// The comparison that SQLite makes for a foreign key: with the parent's affinity and collation, so it stands left.
+/// The comparison that SQLite makes for a foreign key.
 fn join(reference: &Reference<'_>) -> String {
-    let pairs = reference.parent_columns.iter().zip(reference.columns);
-    all(pairs.map(|(parent, child)| format!("p.{} = c.{}", Ident(parent), Ident(child))))
+    let pairs = reference.parent_columns.iter().zip(&reference.terms);
+    all(pairs.map(|(parent, term)| format!("p.{} = {term}", Ident(parent))))
 }
 
 fn all(terms: impl Iterator<Item = String>) -> String {
@@ -164,9 +175,9 @@ fn bereaved(references: &[Reference<'_>], applier: &Applier<'_, '_>) -> Result<V
             "SELECT {} FROM {} AS c WHERE {}",
             child_lead(child),
             Ident(&child.shape.name),
-            all(reference.columns.iter().enumerate().map(|(n, name)| format!("c.{} = ?{}", Ident(name), n + 1))),
+            all(reference.terms.iter().enumerate().map(|(n, term)| format!("{term} = ?{}", n + 1))),
         );
-        if by_key && is_search(conn, &lookup)? {
+        if by_key && reference.is_alike && is_search(conn, &lookup)? {
             for key in taken {
                 if let Some(parent) = applier.locate(key)? {
                     found.extend(keys(applier, child, &lookup, &in_order_of(reference, &parent))?);

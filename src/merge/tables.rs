@@ -35,6 +35,9 @@ pub(super) struct MergeColumn {
     pub(super) logged: String,
     pub(super) default: Value,
     pub(super) not_null: bool,
+    /// Whether NULL in the place of its reference may be what another row has, too.
+    pub(super) counts_null: bool,
+    pub(super) affinity: Affinity,
     /// The table that it refers to by local integers.
     pub(super) target: Option<u32>,
 }
@@ -68,13 +71,16 @@ impl MergeTable {
         for name in &source.columns {
             if let Some(column) = shape.column(name) {
                 let logged = source.logged_name(name).to_owned();
+                let target = references.target(source.table_no, name);
                 columns.push(MergeColumn {
                     no: log.names.number(log.conn, &logged)?,
                     name: column.name.clone(),
                     logged,
                     default: constant_default(log.conn, column)?,
                     not_null: column.not_null,
-                    target: references.target(source.table_no, name),
+                    counts_null: target.is_some() && shape.counts_null_in(name),
+                    affinity: column.affinity,
+                    target,
                 });
             }
         }

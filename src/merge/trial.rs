@@ -76,6 +76,12 @@ pub(crate) struct RowClaim {
     pub(crate) id: ChangeId,
 }
 
+/// Whether one form of a row claims a value that the other does not.
+pub(crate) fn claims_more(one: &[RowClaim], other: &[RowClaim]) -> bool {
+    let same = |a: &RowClaim, b: &RowClaim| (a.rule, &a.value) == (b.rule, &b.value);
+    one.iter().any(|claim| !other.iter().any(|known| same(claim, known)))
+}
+
 impl Trial {
     pub(crate) fn new(conn: &Connection, references: &References, tracked: &Tracked, shape: &Table) -> Result<Self> {
         let source = &tracked.source;
@@ -109,7 +115,9 @@ impl Trial {
     fn rule(&self, tracked: &Tracked, shape: &Table, columns: &[&String], unique: &Unique) -> Option<Rule> {
         let source = &tracked.source;
         let is_identity = (!source.key.is_empty() && unique.is_on(&source.key)) || unique.is_on(source.locator());
-        if is_identity || tracked.excluded.iter().any(|name| unique.mentions(name)) {
+        let names = shape.made_of(&unique.names);
+        let mentions = |column: &str| names.contains(&column.to_ascii_lowercase());
+        if is_identity || tracked.excluded.iter().any(|name| mentions(name)) {
             return None;
         }
         let parts = unique.parts.iter().map(|part| RulePart {
@@ -118,9 +126,7 @@ impl Trial {
             reference: self.part_reference(source, columns, part),
             made_of: self.made_of(source, shape, columns, part),
         });
-        // What a generated column is made of is not known: any column may date it.
-        let any_dates = shape.generated.iter().any(|name| unique.mentions(name));
-        let dated_by = (0..columns.len()).filter(|at| any_dates || unique.mentions(columns[*at])).collect();
+        let dated_by = (0..columns.len()).filter(|at| mentions(columns[*at])).collect();
         let predicate = unique.predicate.clone();
         Some(Rule { name: unique.index.clone(), parts: parts.collect(), predicate, dated_by })
     }
@@ -146,12 +152,10 @@ impl Trial {
         if self.part_reference(source, columns, part).is_some() {
             return Vec::new();
         }
-        let is_generated = |column: &str| shape.generated.iter().any(|name| same_name(name, column));
         let names: Vec<String> = Tokens::new(&part.sql).filter_map(|token| token.name()).collect();
-        // What a generated column is made of is not known.
-        let may_be_any = names.iter().any(|name| is_generated(name));
+        let names = shape.made_of(&names);
         let all = source.lead().chain(columns.iter().map(|name| name.as_str()));
-        all.filter(|column| may_be_any || names.iter().any(|name| same_name(name, column)))
+        all.filter(|column| names.contains(&column.to_ascii_lowercase()))
             .filter_map(|column| self.reference(source, columns, column))
             .collect()
     }

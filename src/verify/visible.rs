@@ -10,9 +10,9 @@ use super::context::{Context, Tally};
 use super::entity::row_entity_id;
 use super::problems::Quoted;
 use crate::changelog::{list_held, named, read_fields, referred, to_local};
-use crate::db::{ForeignKey, Ident, bind_value, list, same_name};
+use crate::db::{Affinity, ForeignKey, Ident, bind_value, list, same_name};
 use crate::error::Result;
-use crate::merge::{RowClaim, Trial};
+use crate::merge::{RowClaim, Trial, claims_more};
 use crate::model::{ChangeId, Claim, KeyPart, Registers, Value, settle_claims};
 
 /// A row that is not shown, by its table and entity id.
@@ -215,11 +215,19 @@ impl Visible<'_, '_> {
         let checked = &self.tables[&key.0];
         // A reference that may not be NULL cannot be shown without its row, enforced or not.
         for foreign in &checked.rows.shape.foreign_keys {
-            let Some(parent) = self.by_name(&foreign.parent) else { continue };
+            let Some(parent) = self.by_name(&foreign.parent).filter(|_| checked.known.tracked.enforce_fk) else {
+                continue;
+            };
+            // What a generated column would hold is nowhere to be read: that row may well lack its parent.
+            let is_generated =
+                |name: &String| checked.rows.shape.generated.iter().any(|generated| same_name(&generated.name, name));
+            if foreign.columns.iter().any(is_generated) {
+                return Ok(true);
+            }
             let values: Option<Vec<Value>> =
                 foreign.columns.iter().map(|name| self.logged_value(checked, &row, name)).collect();
             let Some(values) = values.filter(|values| !values.contains(&Value::Null)) else { continue };
-            if checked.known.tracked.enforce_fk && !self.has_parent(parent, foreign, checked, &values, among)? {
+            if !self.has_parent(parent, foreign, checked, &values, among)? {
                 return Ok(true);
             }
         }
@@ -235,8 +243,20 @@ impl Visible<'_, '_> {
                 return Ok(true);
             }
         }
-        let mut lacks_any = false;
+        let (whole, mut lacks_any) = (row.columns.clone(), false);
         for (column, value) in checked.rows.columns.iter().zip(&mut row.columns) {
+            // A real may be unable to hold the integer of its row, also one that the row does not have yet.
+            if let (Some(parent_no), Some(shape)) = (column.target, checked.rows.shape.column(&column.name))
+                && shape.affinity == Affinity::Real
+            {
+                let is_kept = match to_local(self.context.conn, parent_no, value)? {
+                    Some(Value::Integer(local)) => shape.affinity.keeps(local),
+                    other => other.is_some(),
+                };
+                if !is_kept {
+                    return Ok(true);
+                }
+            }
             if self.leads_nowhere(table_no, &column.name, value, among)? {
                 if checked.rows.shape.column(&column.name).is_some_and(|shape| shape.not_null) {
                     return Ok(true);
@@ -244,7 +264,12 @@ impl Visible<'_, '_> {
                 (*value, lacks_any) = (Value::Null, true);
             }
         }
-        Ok(lacks_any && self.claims_of(key, &row)?.is_err())
+        if !lacks_any {
+            return Ok(false);
+        }
+        let Ok(less) = self.claims_of(key, &row)? else { return Ok(true) };
+        row.columns = whole;
+        Ok(self.claims_of(key, &row)?.is_ok_and(|whole| claims_more(&less, &whole)))
     }
 
     fn leads_nowhere(&self, table_no: u32, column: &str, value: &Value, among: &BTreeSet<Key>) -> Result<bool> {
@@ -316,7 +341,8 @@ impl Visible<'_, '_> {
                     continue;
                 }
                 let set = foreign.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)));
-                let join = names.iter().zip(&foreign.columns).map(|(p, c)| format!("p.{} = c.{}", Ident(p), Ident(c)));
+                // The plus takes the child's affinity off: the parent's decides.
+                let join = names.iter().zip(&foreign.columns).map(|(p, c)| format!("p.{} = +c.{}", Ident(p), Ident(c)));
                 let sql = format!(
                     "SELECT {} FROM {} AS c WHERE {} AND NOT EXISTS (SELECT 1 FROM {} AS p WHERE {})",
                     list(checked.known.tracked.source.lead().map(|name| format!("c.{}", Ident(name)))),

@@ -128,9 +128,11 @@ impl<'s> Naive<'s> {
                     let collation = if unique.nocase && last { "NOCASE" } else { own };
                     values.push(fold(&self.value(table, &row, column), collation));
                 }
-                let counts = unique.only_where.iter().all(|name| self.value(table, &row, name) != Cell::Null);
+                let counts = unique.only_where.iter().all(|name| self.value(table, &row, name) != Cell::Null)
+                    && unique.without.iter().all(|name| self.value(table, &row, name) == Cell::Null);
                 if counts && !values.contains(&Cell::Null) {
-                    let id = self.claim_id(table, &row, unique.columns.iter().chain(&unique.only_where));
+                    let columns = unique.columns.iter().chain(&unique.only_where).chain(&unique.without);
+                    let id = self.claim_id(table, &row, columns);
                     claims.push((id, table, no, values, row.clone()));
                 }
             }
@@ -204,6 +206,15 @@ impl<'s> Naive<'s> {
         let mut names = names.chain(shape.named().map(|(name, column)| (name, column.not_null || shape.enforce)));
         names.any(|(name, demanded)| demanded && self.lacks_target(table, row, &name))
             || self.breaks_a_relation(table, row, true)
+            || self.counts_without(table, row)
+    }
+
+    /// Whether an index on rows without a reference would count a row only as its reference leads nowhere.
+    fn counts_without(&self, table: usize, row: &str) -> bool {
+        let lacks = |name: &String| self.lacks_target(table, row, name);
+        let is_null = |name: &String| lacks(name) || self.value(table, row, name) == Cell::Null;
+        let mut uniques = self.schema.tables[table].uniques.iter();
+        uniques.any(|unique| unique.without.as_ref().is_some_and(lacks) && !unique.columns.iter().any(is_null))
     }
 
     /// Whether a column holds a local integer here, and the row that it refers to is not shown.

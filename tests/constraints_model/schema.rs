@@ -43,11 +43,13 @@ pub struct Column {
 }
 
 /// A UNIQUE constraint, or an index with a condition or a collation of its own.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unique {
     pub columns: Vec<String>,
     /// The column that must not be NULL for a row to count.
     pub only_where: Option<String>,
+    /// The reference that must be NULL for a row to count.
+    pub without: Option<String>,
     pub nocase: bool,
     /// Whether the last column is seen through `lower()`.
     pub lower: bool,
@@ -247,7 +249,11 @@ impl Schema {
                         [&unique.columns[..unique.columns.len() - 1], &[format!("lower({last})")]].concat().join(", ");
                 }
                 let collation = if unique.nocase { " COLLATE NOCASE" } else { "" };
-                let condition = unique.only_where.as_ref().map_or(String::new(), |c| format!(" WHERE {c} IS NOT NULL"));
+                let condition = match (&unique.only_where, &unique.without) {
+                    (Some(name), _) => format!(" WHERE {name} IS NOT NULL"),
+                    (None, Some(name)) => format!(" WHERE {name} IS NULL"),
+                    (None, None) => String::new(),
+                };
                 indexes += &format!("CREATE UNIQUE INDEX u{no}_{n} ON t{no} ({columns}{collation}){condition};\n");
             } else {
                 parts.push(format!("UNIQUE ({columns}){clause}"));
@@ -279,7 +285,7 @@ impl Schema {
 }
 
 fn is_plain(unique: &Unique) -> bool {
-    unique.only_where.is_none() && !unique.nocase && !unique.lower
+    unique.only_where.is_none() && unique.without.is_none() && !unique.nocase && !unique.lower
 }
 
 /// The value that a column's CHECK forbids, as SQL.
@@ -415,6 +421,28 @@ pub fn relate(schema: &mut Schema, mut pick: impl FnMut(usize) -> usize) {
     }
 }
 
+/// Gives tables indexes on rows without a reference: of two folders at the root, none has the other's name.
+pub fn root(schema: &mut Schema, mut pick: impl FnMut(usize) -> usize) {
+    for table in &mut schema.tables {
+        let names: Vec<String> = table.named().map(|(name, _)| name).collect();
+        let is_reference = |column: &Column| matches!(column.holds, Holds::Row(_));
+        let references: Vec<String> =
+            table.named().filter(|(_, column)| is_reference(column)).map(|(name, _)| name).collect();
+        for name in references {
+            let others: Vec<&String> = names.iter().filter(|other| **other != name).collect();
+            if others.is_empty() || pick(2) == 0 {
+                continue;
+            }
+            let mut columns = vec![others[pick(others.len())].clone()];
+            let second = others[pick(others.len())];
+            if pick(2) == 0 && *second != columns[0] {
+                columns.push(second.clone());
+            }
+            table.uniques.push(Unique { columns, without: Some(name), ..Unique::default() });
+        }
+    }
+}
+
 fn has_code(raw: &RawTable) -> bool {
     raw.columns.first().is_some_and(|(which, _, _)| which % 4 == 0)
 }
@@ -443,7 +471,7 @@ fn uniques(raw: &RawTable, table: &Table, is_code: bool) -> Vec<Unique> {
     let mut names: Vec<String> = table.named().map(|(name, _)| name).collect();
     let mut uniques = Vec::new();
     if is_code {
-        uniques.push(Unique { columns: vec!["c0".into()], only_where: None, nocase: false, lower: false });
+        uniques.push(Unique { columns: vec!["c0".into()], ..Unique::default() });
     }
     if matches!(table.identity, Identity::Link(..) | Identity::Pair) {
         names.extend(["ka".into(), "kb".into()]);
@@ -462,7 +490,7 @@ fn uniques(raw: &RawTable, table: &Table, is_code: bool) -> Vec<Unique> {
         let of = table.named().find(|(name, _)| columns.last() == Some(name)).map(|(_, column)| column.holds);
         let has_text =
             of.is_some_and(|holds| matches!(holds, Holds::Text | Holds::NoCase | Holds::RTrim | Holds::Integer));
-        uniques.push(Unique { lower: kind % 3 == 0 && has_text, columns, only_where, nocase });
+        uniques.push(Unique { lower: kind % 3 == 0 && has_text, columns, only_where, without: None, nocase });
     }
     // SQLite makes one index of two equal constraints.
     uniques.dedup();

@@ -15,7 +15,7 @@ use zvon::{
 use crate::naive::{Naive, hidden};
 use crate::peer::{Making, Peer, Version};
 use crate::rng::{Rng, hash};
-use crate::schema::{Identity, Schema, any_schema, name, relate};
+use crate::schema::{Identity, Schema, any_schema, name, relate, root};
 use crate::setup::mend_references;
 use crate::store::{Faults, Stores};
 use crate::triggers::{any_triggers, dropped};
@@ -41,6 +41,9 @@ pub const RELATIONS: u64 = 5_000_000;
 
 /// From here on references may be columns of text, of no type, or of another type of numbers.
 pub const DIGITS: u64 = 6_000_000;
+
+/// From here on, beside all that, indexes count rows that have no reference.
+pub const ROOTS: u64 = 7_000_000;
 
 /// Recipients whose keys nobody has any more.
 const GUESTS: [&str; 2] = [
@@ -173,6 +176,10 @@ impl Story {
         }
         if seed >= DIGITS {
             schema.reference = *Rng::new(hash(seed, &[b"digits"])).pick(&["TEXT", "TEXT", "", "NUMERIC", "VARCHAR(9)"]);
+        }
+        if seed >= ROOTS {
+            let mut rng = Rng::new(hash(seed, &[b"roots"]));
+            root(&mut schema, |n| rng.index(n));
         }
         if seed >= TRIGGERS {
             let mut rng = Rng::new(hash(seed, &[b"triggers"]));

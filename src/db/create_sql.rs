@@ -1,6 +1,7 @@
-//! What a `CREATE INDEX` says that SQLite's pragmas do not: its expressions and its WHERE clause, as text. Runs nothing.
+//! What `CREATE` statements say that SQLite's pragmas do not: an index's expressions and its WHERE clause, what a column is computed
+//! from. Text; runs nothing.
 
-use super::{Token, Tokens};
+use super::{Token, Tokens, same_name};
 
 /// The text of an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -21,19 +22,38 @@ impl IndexSql {
         let open = on + 2;
         (tokens.get(open)?.0 == Token::Open).then_some(())?;
         let close = closing(&tokens, open)?;
-        let mut parts = Vec::new();
-        let mut from = open + 1;
-        for at in open + 1..=close {
-            if at == close || (is_comma(&tokens[at], sql) && depth(&tokens[open + 1..at]) == 0) {
-                parts.push(part(sql, &tokens[from..at])?);
-                from = at + 1;
-            }
-        }
+        let parts = elements(sql, &tokens[open + 1..close]).map(|tokens| part(sql, tokens)).collect::<Option<_>>()?;
         let predicate = tokens.get(close + 1).filter(|(token, _, _)| is_word(token, "where"));
         let predicate = predicate.map(|(_, _, end)| sql[*end..].trim_end_matches([';', ' ', '\n']).trim().to_owned());
         let names = tokens[open..].iter().filter_map(|(token, _, _)| token.name()).collect();
         Some(Self { parts, predicate, names })
     }
+}
+
+/// The names in the definition of a column in a `CREATE TABLE`, in lower case: its own, and those of columns that it is computed from,
+/// if it is (<https://sqlite.org/gencol.html>). `None` if there is no such column.
+pub(crate) fn names_in_definition(create: &str, column: &str) -> Option<Vec<String>> {
+    let tokens = spans(create);
+    let open = tokens.iter().position(|(token, _, _)| *token == Token::Open)?;
+    let close = closing(&tokens, open)?;
+    let names = |tokens: &[Span<'_>]| tokens.iter().filter_map(|(token, _, _)| token.name()).collect::<Vec<_>>();
+    let is_it = |tokens: &&[Span<'_>]| {
+        tokens.first().is_some_and(|(token, _, _)| token.name().is_some_and(|name| same_name(&name, column)))
+    };
+    elements(create, &tokens[open + 1..close]).find(is_it).map(names)
+}
+
+/// What commas outside all brackets separate.
+fn elements<'t, 's>(sql: &'s str, tokens: &'t [Span<'s>]) -> impl Iterator<Item = &'t [Span<'s>]> {
+    let mut depth = 0;
+    tokens.split(move |span| {
+        match span.0 {
+            Token::Open => depth += 1,
+            Token::Close => depth -= 1,
+            _ => {}
+        }
+        depth == 0 && is_comma(span, sql)
+    })
 }
 
 /// A token and the bytes that it takes.
@@ -101,6 +121,15 @@ mod tests {
         assert_eq!(predicate.as_deref(), Some("f IS NOT NULL AND (g > 1)"));
         assert_eq!(read("CREATE INDEX i ON t(a)"), (vec!["a".to_owned()], None));
         assert!(IndexSql::read(sql).unwrap().names.contains(&"g".to_owned()));
+    }
+
+    #[test]
+    fn a_column_is_made_of_names_in_its_definition() {
+        let sql = "CREATE TABLE \"t (g\" (a DEFAULT (max(1, 2)), \"G\" INTEGER AS (coalesce(a, 'b, c', [d e])) STORED, h, CHECK (g > h))";
+        let names = names_in_definition(sql, "g").unwrap();
+        assert_eq!(names, ["g", "integer", "as", "coalesce", "a", "d e", "stored"]);
+        assert_eq!(names_in_definition(sql, "h").unwrap(), ["h"]);
+        assert_eq!(names_in_definition(sql, "b"), None);
     }
 
     #[test]
