@@ -1,6 +1,8 @@
 //! From a table's shape to the SQL of its triggers: pure text, plain SQL of SQLite 3.35, nothing but the table and `ZV_` names.
 
-use crate::db::{Affinity, Column, Ident, Part, Table, Unique, constant_expression, list, same_name};
+use std::collections::HashSet;
+
+use crate::db::{Affinity, Column, Generated, Ident, Part, Table, Unique, constant_expression, list, same_name};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -280,17 +282,70 @@ impl<'a> Capture<'a> {
 
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
     fn clashing_row(&self) -> String {
-        let conditions = self.uniques().map(|unique| {
-            let terms = unique.parts.iter().map(|part| match &part.column {
-                Some(name) => {
-                    let (column, collation) = (Ident(name), Ident(&part.collation));
-                    format!("{ROW}.{column} = {} COLLATE {collation}", self.value_to_be(name))
-                }
-                None => self.same_expression(part),
-            });
-            format!("({})", terms.collect::<Vec<_>>().join(" AND "))
+        let conditions = self.uniques().flat_map(|unique| [Some(self.clashes(unique)), self.clashes_by_next(unique)]);
+        conditions.flatten().collect::<Vec<_>>().join(" OR ")
+    }
+
+    fn clashes(&self, unique: &Unique) -> String {
+        let terms = unique.parts.iter().map(|part| match &part.column {
+            Some(name) => {
+                let (column, collation) = (Ident(name), Ident(&part.collation));
+                format!("{ROW}.{column} = {} COLLATE {collation}", self.value_to_be(name))
+            }
+            None => self.same_expression(part),
         });
-        conditions.collect::<Vec<_>>().join(" OR ")
+        format!("({})", terms.collect::<Vec<_>>().join(" AND "))
+    }
+
+    /// The same for what is computed from an integer key that SQLite has not chosen yet, and calls -1: it will be the next one
+    /// (<https://sqlite.org/autoinc.html>).
+    fn clashes_by_next(&self, unique: &Unique) -> Option<String> {
+        let key = self.lead().find(|column| self.is_rowid(column))?;
+        let names = self.table.made_of(&unique.names);
+        let is_key = |part: &Part| part.column.as_ref().is_some_and(|name| same_name(name, &key.name));
+        // No other row has the integer itself.
+        if !names.contains(&key.name.to_ascii_lowercase()) || unique.parts.iter().any(is_key) {
+            return None;
+        }
+        let row = self.row_by_next(key, &names)?;
+        let terms = unique.parts.iter().map(|part| {
+            let own =
+                part.column.as_ref().map_or_else(|| format!("({})", part.sql), |name| format!("{ROW}.{}", Ident(name)));
+            format!("{own} = (SELECT {} FROM {row}) COLLATE {}", part.sql, Ident(&part.collation))
+        });
+        Some(format!("(NEW.{} = -1 AND {})", Ident(&key.name), terms.collect::<Vec<_>>().join(" AND ")))
+    }
+
+    /// The row that is about to be inserted under the next integer, with those of its generated columns that are named.
+    fn row_by_next(&self, key: &Column, names: &HashSet<String>) -> Option<String> {
+        let columns = self.table.columns.iter().map(|column| match column.name == key.name {
+            true => format!("({}) AS {}", self.next(key), Ident(&column.name)),
+            false => format!("{} AS {}", self.value_to_be(&column.name), Ident(&column.name)),
+        });
+        let mut row = format!("(SELECT {})", list(columns));
+        let is_named = |generated: &&Generated| names.contains(&generated.name.to_ascii_lowercase());
+        let mut waiting: Vec<&Generated> = self.table.generated.iter().filter(is_named).collect();
+        while !waiting.is_empty() {
+            let uses = |one: &Generated, other: &Generated| one.sql.names.contains(&other.name.to_ascii_lowercase());
+            let is_ready = |one: &&Generated| !waiting.iter().any(|other| other.name != one.name && uses(one, other));
+            let generated = waiting.remove(waiting.iter().position(is_ready)?);
+            let expression = generated.sql.expression.as_ref()?;
+            row = format!("(SELECT *, ({expression}) AS {} FROM {row})", Ident(&generated.name));
+        }
+        Some(row)
+    }
+
+    /// The integer that SQLite chooses next.
+    fn next(&self, key: &Column) -> String {
+        let table = &self.table.name;
+        let greatest = format!("SELECT max({}) FROM {}", Ident(&key.name), Ident(table));
+        match self.table.is_autoincrement {
+            false => format!("coalesce(({greatest}), 0) + 1"),
+            true => format!(
+                "max(coalesce(({greatest}), 0), coalesce((SELECT seq FROM sqlite_sequence WHERE name = '{}'), 0)) + 1",
+                table.replace('\'', "''")
+            ),
+        }
     }
 
     /// The condition on rows for which an expression has the value that it is about to have. Its names are looked up in the

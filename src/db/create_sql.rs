@@ -30,17 +30,34 @@ impl IndexSql {
     }
 }
 
-/// The names in the definition of a column in a `CREATE TABLE`, in lower case: its own, and those of columns that it is computed from,
-/// if it is (<https://sqlite.org/gencol.html>). `None` if there is no such column.
-pub(crate) fn names_in_definition(create: &str, column: &str) -> Option<Vec<String>> {
-    let tokens = spans(create);
-    let open = tokens.iter().position(|(token, _, _)| *token == Token::Open)?;
-    let close = closing(&tokens, open)?;
-    let names = |tokens: &[Span<'_>]| tokens.iter().filter_map(|(token, _, _)| token.name()).collect::<Vec<_>>();
-    let is_it = |tokens: &&[Span<'_>]| {
-        tokens.first().is_some_and(|(token, _, _)| token.name().is_some_and(|name| same_name(&name, column)))
-    };
-    elements(create, &tokens[open + 1..close]).find(is_it).map(names)
+/// The text of a column's definition.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct ColumnSql {
+    /// Every name in it, in lower case: its own, and those of columns that it is computed from.
+    pub(crate) names: Vec<String>,
+    /// What it is computed by, if it is (<https://sqlite.org/gencol.html>).
+    pub(crate) expression: Option<String>,
+}
+
+impl ColumnSql {
+    /// Reads it in a `CREATE TABLE`; `None` if there is no such column.
+    pub(crate) fn read(create: &str, column: &str) -> Option<Self> {
+        let tokens = spans(create);
+        let open = tokens.iter().position(|(token, _, _)| *token == Token::Open)?;
+        let close = closing(&tokens, open)?;
+        let is_it = |tokens: &&[Span<'_>]| {
+            tokens.first().is_some_and(|(token, _, _)| token.name().is_some_and(|name| same_name(&name, column)))
+        };
+        let tokens = elements(create, &tokens[open + 1..close]).find(is_it)?;
+        let opens = |at: usize| tokens.get(at + 1).is_some_and(|(token, _, _)| *token == Token::Open);
+        let by = (1..tokens.len()).find(|at| is_word(&tokens[*at].0, "as") && opens(*at) && depth(&tokens[..*at]) == 0);
+        let expression = by.and_then(|by| {
+            let (from, to) = (tokens[by + 1].2, tokens[closing(tokens, by + 1)?].1);
+            Some(create[from..to].trim().to_owned())
+        });
+        let names = tokens.iter().filter_map(|(token, _, _)| token.name()).collect();
+        Some(Self { names, expression })
+    }
 }
 
 /// What commas outside all brackets separate.
@@ -124,12 +141,14 @@ mod tests {
     }
 
     #[test]
-    fn a_column_is_made_of_names_in_its_definition() {
-        let sql = "CREATE TABLE \"t (g\" (a DEFAULT (max(1, 2)), \"G\" INTEGER AS (coalesce(a, 'b, c', [d e])) STORED, h, CHECK (g > h))";
-        let names = names_in_definition(sql, "g").unwrap();
-        assert_eq!(names, ["g", "integer", "as", "coalesce", "a", "d e", "stored"]);
-        assert_eq!(names_in_definition(sql, "h").unwrap(), ["h"]);
-        assert_eq!(names_in_definition(sql, "b"), None);
+    fn a_column_is_what_its_definition_says() {
+        let sql = "CREATE TABLE \"t (g\" (a DEFAULT (CAST(1 AS INT)), \"G\" INTEGER AS (coalesce(a, 'b, c', [d e])) STORED, h, CHECK (g > h))";
+        let g = ColumnSql::read(sql, "g").unwrap();
+        assert_eq!(g.names, ["g", "integer", "as", "coalesce", "a", "d e", "stored"]);
+        assert_eq!(g.expression.as_deref(), Some("coalesce(a, 'b, c', [d e])"));
+        assert_eq!(ColumnSql::read(sql, "h").unwrap(), ColumnSql { names: vec!["h".into()], expression: None });
+        assert_eq!(ColumnSql::read(sql, "a").unwrap().expression, None);
+        assert_eq!(ColumnSql::read(sql, "b"), None);
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod tokens;
 mod turns;
 mod value;
 
-pub(crate) use create_sql::{IndexSql, names_in_definition};
+pub(crate) use create_sql::{ColumnSql, IndexSql};
 pub(crate) use default::{constant_default, constant_expression};
 pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, forget_metadata, get_metadata, set_metadata};
@@ -23,8 +23,8 @@ pub(crate) use open::{
 };
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
-    Affinity, Column, ForeignKey, Part, Table, TableKind, Unique, condition, read_affinity, read_table, refers_to,
-    refers_to_any, same_name, table_names,
+    Affinity, Column, ForeignKey, Generated, Part, Table, TableKind, Unique, condition, read_affinity, read_table,
+    refers_to, refers_to_any, same_name, table_names,
 };
 pub(crate) use structure::{Lack, lacking, make_again};
 pub(crate) use tokens::{Token, Tokens};

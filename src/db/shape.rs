@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{Ident, IndexSql, Token, Tokens, names_in_definition};
+use super::{ColumnSql, Ident, IndexSql, Token, Tokens};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -74,8 +74,7 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Generated {
     pub(crate) name: String,
-    /// The names in its definition, in lower case: of columns that it is computed from, and more.
-    pub(crate) names: Vec<String>,
+    pub(crate) sql: ColumnSql,
 }
 
 /// A UNIQUE constraint or index.
@@ -162,7 +161,7 @@ impl Table {
         while let Some(name) = waiting.pop() {
             let generated = self.generated.iter().find(|generated| same_name(&generated.name, &name));
             if all.insert(name) {
-                waiting.extend(generated.iter().flat_map(|generated| generated.names.iter().cloned()));
+                waiting.extend(generated.iter().flat_map(|generated| generated.sql.names.iter().cloned()));
             }
         }
         all
@@ -252,25 +251,21 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         None => {
             // Only the key that is the rowid has no index of its own.
             table.key_is_rowid = table.key.len() == 1 && !without_rowid;
-            table.is_autoincrement = table.key_is_rowid && has_sequence(conn, &table.name)?;
+            // No bare name can be this word (<https://sqlite.org/lang_keywords.html>).
+            table.is_autoincrement =
+                table.key_is_rowid && Tokens::new(&create).any(|token| is(&token, "autoincrement"));
             table.key_collations = vec!["BINARY".into(); table.key.len()];
         }
     }
     Ok(Some(table))
 }
 
-fn has_conflict_clause(create: &str) -> bool {
-    let is = |token: Token<'_>, word: &str| matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word));
-    Tokens::new(create).zip(Tokens::new(create).skip(1)).any(|(a, b)| is(a, "on") && is(b, "conflict"))
+fn is(token: &Token<'_>, word: &str) -> bool {
+    matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
 }
 
-/// Whether SQLite keeps a sequence for a table: it writes one at the first row (<https://sqlite.org/autoinc.html>).
-fn has_sequence(conn: &Connection, table: &str) -> Result<bool> {
-    let exists = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = 'sqlite_sequence')";
-    if !conn.prepare_cached(exists)?.query_row([], |row| row.get(0))? {
-        return Ok(false);
-    }
-    Ok(conn.prepare_cached("SELECT 1 FROM sqlite_sequence WHERE name = ?1")?.exists([table])?)
+fn has_conflict_clause(create: &str) -> bool {
+    Tokens::new(create).zip(Tokens::new(create).skip(1)).any(|(a, b)| is(&a, "on") && is(&b, "conflict"))
 }
 
 fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str) -> Result<()> {
@@ -284,8 +279,9 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str
             let name: String = row.get(0)?;
             // A definition that begins with a string is not found by its name: any column may be in it.
             let all = || Tokens::new(create).filter_map(|token| token.name()).collect();
-            let names = names_in_definition(create, &name).unwrap_or_else(all);
-            table.generated.push(Generated { name, names });
+            let unknown = || ColumnSql { names: all(), expression: None };
+            let sql = ColumnSql::read(create, &name).unwrap_or_else(unknown);
+            table.generated.push(Generated { name, sql });
             continue;
         }
         if place > 0 {

@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::dice::Dice;
 use super::schema::{Odd, odd_table};
-use crate::db::{Ident, list, open_database};
+use crate::db::{Ident, list, open_database, read_table};
 use crate::{ErrorKind, HeldEntity, Remote, Replica, SyncOptions, TrackOptions};
 
 /// A table that others may refer to.
@@ -161,11 +161,12 @@ impl Twins {
         let report = block_on(other.sync(&remote, &SyncOptions::default())).expect("a store in memory answers");
         let held = block_on(other.held()).expect("it can be asked for").rows;
         // A reference to no row says nothing elsewhere, where the column may not be empty; rows that refer to such a row are with it,
-        // and to an expression rows without a reference may all be one.
+        // and to an expression rows without a reference may all be one. What is computed from integers differs where these do.
         let left_out = contents(&self.tracked.connection(), "ZV_UNTRANSLATED");
         let is_lost =
             |row: &HeldEntity| left_out.iter().any(|line| line.contains(&format!("{:?}", row.row.as_bytes())));
-        let is_kept_out = |row: &HeldEntity| row.reason == "unique" && !left_out.is_empty();
+        let is_of_integers = !self.options.identity_key && self.has_rules_of_integers();
+        let is_kept_out = |row: &HeldEntity| row.reason == "unique" && (!left_out.is_empty() || is_of_integers);
         let follows = |row: &HeldEntity| {
             row.reason == "foreign key" && held.iter().any(|other| is_lost(other) || is_kept_out(other))
         };
@@ -187,6 +188,15 @@ impl Twins {
             };
             assert_eq!(sorted(&other.connection()), sorted(&self.tracked.connection()), "{:?}", self.statements);
         }
+    }
+
+    /// Whether a UNIQUE constraint is on what is computed from the table's integer key.
+    fn has_rules_of_integers(&self) -> bool {
+        let shape = read_table(&self.tracked.connection(), &self.table).expect("the table can be read");
+        let shape = shape.expect("the table is there");
+        let key =
+            shape.key_columns().next().filter(|_| shape.key_is_rowid).map(|column| column.name.to_ascii_lowercase());
+        key.is_some_and(|key| shape.uniques.iter().any(|unique| shape.made_of(&unique.names).contains(&key)))
     }
 }
 

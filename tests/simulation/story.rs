@@ -183,7 +183,7 @@ impl Story {
         }
         if seed >= TRIGGERS {
             let mut rng = Rng::new(hash(seed, &[b"triggers"]));
-            schema.triggers = any_triggers(&mut rng, &mut values, &schema, seed >= RELATIONS);
+            schema.triggers = any_triggers(&mut rng, &mut values, &schema);
         }
         let rows = if schema.is_layered() { some(&mut values, any_seed()) } else { Vec::new() };
         let (time, count) = (Wall::at(START_MS + YEAR_MS), 2 + rng.index(3));

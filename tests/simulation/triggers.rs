@@ -12,16 +12,14 @@ use crate::writes::{Write, any_write, assignments};
 
 /// One to four triggers. None can refuse a row: what a trigger refuses is held by another rule than the model's, so that their
 /// statements leave out what breaks a constraint (`OR IGNORE`) or remove what is in the way (`OR REPLACE`).
-///
-/// Not `deep`, they look at the table that they write to alone, as they did when some seeds failed.
-pub fn any_triggers(rng: &mut Rng, values: &mut TestRunner, schema: &Schema, deep: bool) -> Vec<String> {
+pub fn any_triggers(rng: &mut Rng, values: &mut TestRunner, schema: &Schema) -> Vec<String> {
     let mut triggers = Vec::new();
     let mut stamped = vec![false; schema.tables.len()];
     for _ in 0..1 + rng.index(4) {
         let table = rng.index(schema.tables.len());
         let made = match rng.percent(40) {
             true => stamp(rng, schema, table, &mut stamped[table]),
-            false => write_elsewhere(rng, values, schema, table, deep),
+            false => write_elsewhere(rng, values, schema, table),
         };
         if let Some((when, body)) = made {
             let n = triggers.len();
@@ -59,13 +57,7 @@ fn stamp(rng: &mut Rng, schema: &Schema, no: usize, stamped: &mut bool) -> Optio
 }
 
 /// A trigger that writes a row of a table further on, so that none sets off itself.
-fn write_elsewhere(
-    rng: &mut Rng,
-    values: &mut TestRunner,
-    schema: &Schema,
-    from: usize,
-    deep: bool,
-) -> Option<(String, String)> {
+fn write_elsewhere(rng: &mut Rng, values: &mut TestRunner, schema: &Schema, from: usize) -> Option<(String, String)> {
     let later = schema.tables.len() - from - 1;
     if later == 0 {
         return None;
@@ -80,8 +72,7 @@ fn write_elsewhere(
             || table.columns.iter().any(|c| c.not_null || c.check)
     };
     // What it says of conflicts goes for the triggers that it sets off, which write to tables further on.
-    let reached = if deep { &schema.tables[to..] } else { &schema.tables[to..=to] };
-    let replaces = rng.percent(25) && !reached.iter().any(forbids);
+    let replaces = rng.percent(25) && !schema.tables[to..].iter().any(forbids);
     // A key that refers to a row which is not there is NULL, and that capture refuses, whoever writes it.
     let may_name = !matches!(target.identity, Identity::Link(..));
     let write = (0..100).map(|_| some(values, any_write())).find_map(|write| match write {
