@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::dice::Dice;
 use super::schema::{Odd, odd_table};
-use crate::db::{Ident, list, open_database, read_table};
+use crate::db::{Affinity, Ident, Unique, list, open_database, read_table};
 use crate::{ErrorKind, HeldEntity, Remote, Replica, SyncOptions, TrackOptions};
 
 /// A table that others may refer to.
@@ -165,8 +165,10 @@ impl Twins {
         let left_out = contents(&self.tracked.connection(), "ZV_UNTRANSLATED");
         let is_lost =
             |row: &HeldEntity| left_out.iter().any(|line| line.contains(&format!("{:?}", row.row.as_bytes())));
-        let is_of_integers = !self.options.identity_key && self.has_rules_of_integers();
-        let is_kept_out = |row: &HeldEntity| row.reason == "unique" && (!left_out.is_empty() || is_of_integers);
+        let by_integers = self.held_by_integers();
+        let is_kept_out = |row: &HeldEntity| {
+            by_integers.contains(&row.reason.as_str()) || (row.reason == "unique" && !left_out.is_empty())
+        };
         let follows = |row: &HeldEntity| {
             row.reason == "foreign key" && held.iter().any(|other| is_lost(other) || is_kept_out(other))
         };
@@ -190,13 +192,25 @@ impl Twins {
         }
     }
 
-    /// Whether a UNIQUE constraint is on what is computed from the table's integer key.
-    fn has_rules_of_integers(&self) -> bool {
+    /// The reasons to hold a row whose integer key is another one elsewhere, or whose parent's is.
+    fn held_by_integers(&self) -> Vec<&'static str> {
         let shape = read_table(&self.tracked.connection(), &self.table).expect("the table can be read");
         let shape = shape.expect("the table is there");
-        let key =
-            shape.key_columns().next().filter(|_| shape.key_is_rowid).map(|column| column.name.to_ascii_lowercase());
-        key.is_some_and(|key| shape.uniques.iter().any(|unique| shape.made_of(&unique.names).contains(&key)))
+        let is_local = shape.key_is_rowid && !self.options.identity_key;
+        let Some(key) = shape.key_columns().next().filter(|_| is_local).map(|column| column.name.clone()) else {
+            return Vec::new();
+        };
+        let is_computed = |unique: &Unique| shape.made_of(&unique.names).contains(&key.to_ascii_lowercase());
+        let mut checks = self.statements[0].split("CHECK (").skip(1);
+        let name = Ident(&key).to_string();
+        let is_checked = checks.any(|rest| rest[..rest.find(", \"").unwrap_or(rest.len())].contains(&name));
+        let rules = [
+            ("unique", shape.uniques.iter().any(is_computed)),
+            ("check", is_checked),
+            // A real may be unable to hold it.
+            ("foreign key", shape.columns.iter().any(|column| column.affinity == Affinity::Real)),
+        ];
+        rules.into_iter().filter(|(_, may)| *may).map(|(reason, _)| reason).collect()
     }
 }
 
