@@ -40,8 +40,8 @@ pub(crate) use tracked::{
     touch_all,
 };
 pub(crate) use untranslated::{
-    Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, has_untranslated, leave_out, list_freed,
-    list_untranslated, list_untranslated_of, set_free, settle,
+    Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, gave_up_any, has_untranslated, leave_out,
+    list_freed, list_untranslated, list_untranslated_of, set_free, settle,
 };
 
 pub(crate) use redate::redate;

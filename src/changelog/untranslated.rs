@@ -68,8 +68,14 @@ pub(crate) fn freed_entity(conn: &Connection, table_no: u32, local: i64) -> Resu
     Ok(conn.prepare_cached(sql)?.query_row((table_no, local), |row| row.get(0)).optional()?)
 }
 
-/// Whether a row gave up an integer since the last merge.
-pub(crate) fn gave_up(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
+/// Whether a row gave up an integer since the last merge, be it that others had it after.
+pub(crate) fn gave_up(conn: &Connection, table_no: u32, local: i64, entity_id: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_FREED WHERE table_no = ?1 AND local = ?2 AND entity_id = ?3";
+    Ok(conn.prepare_cached(sql)?.exists((table_no, local, entity_id))?)
+}
+
+/// Whether a row gave up any integer since the last merge.
+pub(crate) fn gave_up_any(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
     let sql = "SELECT 1 FROM ZV_FREED WHERE table_no = ?1 AND entity_id = ?2";
     Ok(conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
 }

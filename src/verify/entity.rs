@@ -8,7 +8,7 @@ use super::context::{Context, Tally};
 use super::fold::Fold;
 use super::problems::Quoted;
 use crate::capture::{same_reference, same_through_affinity};
-use crate::changelog::{freed_entity, gave_up, integer_in, lower, named, referred, to_local, to_logged, waits_for};
+use crate::changelog::{gave_up, gave_up_any, integer_in, lower, named, referred, to_local, to_logged, waits_for};
 use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{ChangeId, DELETED_FIELD, Register, Registers, Value};
@@ -177,13 +177,12 @@ impl Comparison<'_, '_> {
             },
             Some(there) => Ok(same_reference(&there, wanted) || self.is_left_out(column)?),
             None => {
-                if let Some(local) = integer_in(there)
-                    && let Some(parent) = freed_entity(conn, parent_no, local)?
-                    && referred(wanted) == Some(parent)
-                {
-                    return Ok(true);
-                }
-                self.is_left_out(column)
+                let parent = referred(wanted).unwrap_or_default();
+                let was_its = match integer_in(there) {
+                    Some(local) => gave_up(conn, parent_no, local, &parent)?,
+                    None => false,
+                };
+                Ok(was_its || self.is_left_out(column)?)
             }
         }
     }
@@ -204,7 +203,7 @@ impl Comparison<'_, '_> {
         for (name, part) in source.key.iter().zip(parts) {
             let Some(parent_no) = references.target(source.table_no, name) else { continue };
             if let Some(parent) = referred(&part.into_value())
-                && gave_up(self.context.conn, parent_no, &parent)?
+                && gave_up_any(self.context.conn, parent_no, &parent)?
             {
                 return Ok(true);
             }
