@@ -446,6 +446,74 @@ async fn a_row_that_is_replaced_by_what_is_computed_from_its_integer_is_recorded
     }
 }
 
+/// By reading: an index in another collation than the key's keeps rows out that the key lets in.
+#[tokio::test]
+async fn an_index_on_the_key_in_another_collation_is_a_constraint_of_its_own() {
+    for schema in [
+        "CREATE TABLE user (name TEXT PRIMARY KEY, bio TEXT); CREATE UNIQUE INDEX by_name ON user (name COLLATE NOCASE)",
+        "CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, bio TEXT);
+         CREATE UNIQUE INDEX by_name ON user (name COLLATE NOCASE)",
+    ] {
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, schema);
+            let mut options = TrackOptions::default();
+            options.key = vec!["name".to_owned()];
+            replica.track(&["user"], &options).await.unwrap();
+            replica
+        };
+        let (a, b, remote) = (make().await, make().await, fresh_remote());
+        let names = |replica: &Replica| rows(&replica.connection(), "SELECT name, bio FROM user");
+        run(&a, "INSERT INTO user (name, bio) VALUES ('Bob', 'x')");
+        converge(&[&a, &b], &remote).await;
+        // A REPLACE takes the row away, unseen by triggers.
+        run(&a, "REPLACE INTO user (name, bio) VALUES ('bob', 'y')");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(names(replica), ["'bob'|'y'"], "{schema}");
+            assert_verified(replica, &remote).await;
+        }
+        // Two that meet: the older one keeps the value.
+        let (c, d, remote) = (make().await, make().await, fresh_remote());
+        converge(&[&c, &d], &remote).await;
+        run(&c, "INSERT INTO user (name, bio) VALUES ('Eve', 'x')");
+        run(&d, "INSERT INTO user (name, bio) VALUES ('eve', 'y')");
+        converge(&[&d, &c], &remote).await;
+        assert_eq!(names(&c), names(&d), "{schema}");
+        for replica in [&c, &d] {
+            assert_eq!(replica.held().await.unwrap().rows.len(), 1, "{schema}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+/// By reading: a row that gets another integer and another unique value at once is no row that it replaces.
+#[tokio::test]
+async fn a_row_that_is_renumbered_while_its_unique_value_changes_stays_the_same_row() {
+    for with_name in ["name UNIQUE", "name"] {
+        let schema = format!("CREATE TABLE slot (id INTEGER PRIMARY KEY, pos UNIQUE, {with_name}, note)");
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, &schema);
+            replica.track_all(&TrackOptions::default()).await.unwrap();
+            replica
+        };
+        let (a, b, remote) = (make().await, make().await, fresh_remote());
+        run(&a, "INSERT INTO slot VALUES (1, 1, 'one', NULL), (2, 2, 'two', NULL)");
+        converge(&[&a, &b], &remote).await;
+        run(&b, "UPDATE slot SET note = 'theirs' WHERE name = 'one'");
+        run(&a, "UPDATE slot SET id = id + 100, pos = pos + 100");
+        // And over a row that is there: that one goes.
+        run(&a, "UPDATE OR REPLACE slot SET id = 102, pos = 7 WHERE name = 'one'");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            let shown = rows(&replica.connection(), "SELECT pos, name, note FROM slot");
+            assert_eq!(shown, ["7|'one'|'theirs'"], "{with_name}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
 /// Found by fuzzing: -2^63 as a real is equal to the integer, and no key.
 #[tokio::test]
 async fn a_key_that_becomes_the_real_of_its_value_is_refused() {

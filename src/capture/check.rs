@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::references::Catalog;
-use crate::db::{Affinity, Column, Ident, Table, TableKind, list, read_table, same_name};
+use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_table, same_name};
 use crate::error::{Error, Result};
 use crate::model::{DELETED_FIELD, KeyKind, ROWID_FIELD, is_reserved_table};
 
@@ -123,7 +123,8 @@ fn identity_by(table: &Table, wanted: &[String]) -> Result<Identity> {
         let why = "may hold NULL, and a NULL identifies no row; make it NOT NULL";
         return Err(refusal(name, format_args!("has the column {}, which {why}", nullable.name)));
     }
-    let index = table.uniques.iter().find(|unique| unique.is_on(&names));
+    let by = |is_it: fn(&Unique, &[String]) -> bool| table.uniques.iter().find(|unique| is_it(unique, &names));
+    let index = by(Unique::identifies_by).or_else(|| by(Unique::is_on));
     let index = index.ok_or_else(|| {
         let columns = wanted.join(", ");
         refusal(name, format_args!("has no UNIQUE constraint on exactly ({columns}), so two rows could share them"))

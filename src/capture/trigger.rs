@@ -77,6 +77,8 @@ impl<'a> Capture<'a> {
             let changed = self.unique_changed();
             // No update changes what an index on a constant holds.
             if !changed.is_empty() {
+                let itself = format!("{} OR {}", self.same_row_then(), self.same_key("NEW"));
+                let body = self.record_candidates(&uniques, &itself);
                 triggers.push(self.trigger("displace", "BEFORE UPDATE", &changed, &body));
             }
         }
@@ -277,7 +279,7 @@ impl<'a> Capture<'a> {
     /// The unique constraints beyond the identity.
     fn uniques(&self) -> impl Iterator<Item = &'a Unique> + '_ {
         let key: Vec<String> = self.key.iter().map(|column| column.name.clone()).collect();
-        self.table.uniques.iter().filter(move |unique| !unique.is_on(&key))
+        self.table.uniques.iter().filter(move |unique| !unique.identifies_by(&key))
     }
 
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.

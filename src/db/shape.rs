@@ -100,7 +100,12 @@ pub(crate) struct Part {
 }
 
 impl Unique {
-    /// Whether every row is in it, and it is on exactly these columns.
+    /// Whether it lets no two rows have the same values of these columns, and no other two rows keeps apart.
+    pub(crate) fn identifies_by(&self, columns: &[String]) -> bool {
+        self.is_on(columns) && self.parts.iter().all(|part| same_name(&part.collation, "BINARY"))
+    }
+
+    /// Whether every row is in it, and it is on exactly these columns, in whatever collation.
     pub(crate) fn is_on(&self, columns: &[String]) -> bool {
         let has = |part: &Part| part.column.as_ref().is_some_and(|c| columns.iter().any(|other| same_name(c, other)));
         self.predicate.is_none() && self.parts.len() == columns.len() && self.parts.iter().all(has)

@@ -114,7 +114,8 @@ impl Trial {
     /// `None` for what identifies rows, and for constraints of this replica alone.
     fn rule(&self, tracked: &Tracked, shape: &Table, columns: &[&String], unique: &Unique) -> Option<Rule> {
         let source = &tracked.source;
-        let is_identity = (!source.key.is_empty() && unique.is_on(&source.key)) || unique.is_on(source.locator());
+        let is_identity =
+            (!source.key.is_empty() && unique.identifies_by(&source.key)) || unique.identifies_by(source.locator());
         let names = shape.made_of(&unique.names);
         let mentions = |column: &str| names.contains(&column.to_ascii_lowercase());
         if is_identity || tracked.excluded.iter().any(|name| mentions(name)) {

@@ -167,7 +167,7 @@ fn load_rows(
 fn is_unique(shape: &Table, source: &Source) -> bool {
     let is_key = shape.key.len() == source.key.len()
         && shape.key_columns().all(|column| source.key.iter().any(|key| same_name(key, &column.name)));
-    source.is_generated() || is_key || shape.uniques.iter().any(|unique| unique.is_on(&source.key))
+    source.is_generated() || is_key || shape.uniques.iter().any(|unique| unique.identifies_by(&source.key))
 }
 
 fn known_columns(
