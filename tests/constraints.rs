@@ -732,3 +732,41 @@ async fn a_reference_that_an_index_asks_for_is_not_replaced_by_null() {
         }
     }
 }
+
+/// By reading: an index that was made anew with another condition, or another name, lets in whom it kept out, and keeps out whom it
+/// kept out.
+#[tokio::test]
+async fn an_index_that_is_made_anew_is_looked_at_again() {
+    let old = "CREATE UNIQUE INDEX one ON sub (user) WHERE status <> 'cancelled'";
+    let schema = format!("CREATE TABLE sub (id TEXT PRIMARY KEY, user TEXT, status TEXT); {old}");
+    let wider = "DROP INDEX one; CREATE UNIQUE INDEX one ON sub (user) WHERE status NOT IN ('cancelled', 'expired')";
+    let renamed = format!("DROP INDEX one; {}", old.replace("INDEX one", "INDEX other"));
+    for (change, shown) in [(wider, 2), (&renamed, 1)] {
+        let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+        let (a, b) = (clocked(&schema, &wall, 1).await, clocked(&schema, &wall, 2).await);
+        converge(&[&a, &b], &remote).await;
+        for (replica, sql) in
+            [(&a, "INSERT INTO sub VALUES ('k', 'u', 'active')"), (&b, "INSERT INTO sub VALUES ('x', 'u', 'expired')")]
+        {
+            run(replica, sql);
+            wall.advance(1);
+        }
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(held(replica).await, ["sub/x unique"]);
+            run(replica, change);
+        }
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(table(replica, "sub").len(), shown, "{change}");
+            assert_verified(replica, &remote).await;
+        }
+        wall.advance(1);
+        run(&a, "UPDATE sub SET status = 'cancelled' WHERE id = 'k'");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(table(replica, "sub").len(), 2, "{change}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}

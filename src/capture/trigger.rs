@@ -2,6 +2,8 @@
 
 use std::collections::HashSet;
 
+use sha2::{Digest, Sha256};
+
 use crate::db::{Affinity, Column, Generated, Ident, Part, Table, Unique, constant_expression, list, same_name};
 use crate::model::KeyKind;
 
@@ -73,7 +75,12 @@ impl<'a> Capture<'a> {
         let uniques = self.clashing_row();
         if !uniques.is_empty() {
             let body = self.record_candidates(&uniques, &self.same_row_before());
-            triggers.push(self.trigger("replace", "BEFORE INSERT", "", &body));
+            triggers.push(self.trigger(
+                "replace",
+                "BEFORE INSERT",
+                "",
+                &format!("/* {} */ {body}", self.mark_of_uniques()),
+            ));
             let changed = self.unique_changed();
             // No update changes what an index on a constant holds.
             if !changed.is_empty() {
@@ -280,6 +287,25 @@ impl<'a> Capture<'a> {
     fn uniques(&self) -> impl Iterator<Item = &'a Unique> + '_ {
         let key: Vec<String> = self.key.iter().map(|column| column.name.clone()).collect();
         self.table.uniques.iter().filter(move |unique| !unique.identifies_by(&key))
+    }
+
+    /// A mark that is another one when a unique constraint is: by its condition alone, or its name, by which its values are recorded.
+    /// So a table whose indexes were made anew is noticed like one whose columns were.
+    fn mark_of_uniques(&self) -> String {
+        let mut hash = Sha256::new();
+        let mut add = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text);
+        };
+        for unique in self.uniques() {
+            add(&unique.index);
+            for part in &unique.parts {
+                add(&part.sql);
+                add(&part.collation);
+            }
+            add(unique.predicate.as_deref().unwrap_or_default());
+        }
+        hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.

@@ -51,9 +51,11 @@ pub(crate) fn list_restless(conn: &Connection) -> Result<Vec<(u32, String)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Asks the next merge to look at the held rows of a table again: its constraints may have changed.
+/// Asks the next merge to look at the held rows of a table again, and at those that are shown without all that they claim: its
+/// constraints may have changed.
 pub(crate) fn touch_held(conn: &Connection, table_no: u32) -> Result<()> {
-    let sql = "INSERT OR IGNORE INTO ZV_TOUCHED (table_no, entity_id) SELECT table_no, entity_id FROM ZV_HELD WHERE table_no = ?1";
+    let sql = "INSERT OR IGNORE INTO ZV_TOUCHED (table_no, entity_id) SELECT table_no, entity_id FROM ZV_HELD WHERE table_no = ?1 \
+               UNION SELECT table_no, entity_id FROM ZV_CLAIM WHERE table_no = ?1";
     conn.prepare_cached(sql)?.execute([table_no])?;
     Ok(())
 }
