@@ -701,6 +701,74 @@ async fn verify_knows_a_reference_to_an_integer_that_two_rows_gave_up() {
     }
 }
 
+/// By reading: a table that is tracked after the rows that refer to it have come, and no longer.
+#[tokio::test]
+async fn rows_that_came_before_their_parents_table_was_tracked_refer_to_its_rows() {
+    for (enforce_fk, strict) in [(None, ""), (Some(false), ""), (None, "STRICT"), (Some(false), "STRICT")] {
+        let item = format!("CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT) {strict}");
+        let migration = format!(
+            "CREATE TABLE category (id INTEGER PRIMARY KEY, name TEXT) {strict};
+             ALTER TABLE item ADD COLUMN category_id INTEGER REFERENCES category"
+        );
+        let what = format!("{enforce_fk:?} {strict}");
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        let mut options = TrackOptions::default();
+        options.enforce_fk = enforce_fk;
+        for replica in [&a, &b] {
+            run(replica, &item);
+            replica.track_all(&options).await.unwrap();
+        }
+        run(&a, "INSERT INTO item VALUES (1, 'one'), (2, 'two')");
+        converge(&[&a, &b], &remote).await;
+        run(&a, &migration);
+        a.track(&["category"], &options).await.unwrap();
+        run(&a, "INSERT INTO category VALUES (7, 'x'); UPDATE item SET category_id = 7 WHERE id = 1");
+        converge(&[&a, &b], &remote).await;
+        // The other one syncs between its migration and tracking the new table.
+        run(&b, &migration);
+        converge(&[&b, &a], &remote).await;
+        run(&b, "INSERT INTO category VALUES (7, 'its own')");
+        b.track(&["category"], &options).await.unwrap();
+        converge(&[&b, &a], &remote).await;
+        let pairs =
+            "SELECT item.name, category.name FROM item LEFT JOIN category ON category.id = category_id ORDER BY 1";
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, pairs), ["'one'|'x'", "'two'|NULL"], "{what}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+/// The same where the references are no local integers, and rows are held or not.
+#[tokio::test]
+async fn a_table_that_is_tracked_or_not_counts_for_the_rows_that_refer_to_it() {
+    let schema =
+        "CREATE TABLE parent (id TEXT PRIMARY KEY); CREATE TABLE child (id TEXT PRIMARY KEY, p TEXT REFERENCES parent)";
+    let mut options = TrackOptions::default();
+    options.enforce_fk = Some(true);
+    let make = async |tables: &[&str]| {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        replica.track(tables, &options).await.unwrap();
+        replica
+    };
+    let (a, b, remote) = (make(&["parent", "child"]).await, make(&["child"]).await, fresh_remote());
+    let held = async |replica: &Replica| replica.held().await.unwrap().rows.len();
+    run(&a, "INSERT INTO child VALUES ('a', 'nobody')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!((held(&a).await, held(&b).await), (1, 0));
+    b.track(&["parent"], &options).await.unwrap();
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!((held(replica).await, ask(replica, "SELECT id FROM child")), (1, vec![]));
+        assert_verified(replica, &remote).await;
+    }
+    b.untrack(&["parent"]).await.unwrap();
+    converge(&[&a, &b], &remote).await;
+    assert_eq!((held(&b).await, ask(&b, "SELECT id FROM child")), (0, vec!["'a'".to_owned()]));
+    assert_verified(&b, &remote).await;
+}
+
 /// By reading on from seed 5080126 of the simulation: of a row of which a reference is left out of the log, the others go on.
 #[tokio::test]
 async fn a_row_with_a_reference_to_nobody_follows_its_other_parents() {

@@ -7,8 +7,8 @@ use rusqlite::Connection;
 use super::check::{Identity, Wanted, check_trackable};
 use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
-use crate::changelog::{Log, Tracked, list_tracked, save_tracked, touch_all, touch_held};
-use crate::db::{Table, read_table, same_name};
+use crate::changelog::{Log, References, Tracked, list_tracked, save_tracked, touch, touch_all, touch_held};
+use crate::db::{Ident, Table, list, read_table, same_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::World;
 
@@ -69,7 +69,49 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
         look_again(log.conn, &tracked)?;
     }
     let found = compare(log, world, &table, &tracked, terms)?;
+    if !before.is_some_and(|before| before.active) {
+        look_at_children(log.conn, &tracked)?;
+    }
     Ok(TrackedNow::new(tracked, found))
+}
+
+/// Has the next merge look at the rows that refer to a table which is tracked from now on, or no longer: whether they have their
+/// parents counts, or does not; and a column that refers to its integers held what the log says, whatever row that is here.
+fn look_at_children(conn: &Connection, parent: &Tracked) -> Result<()> {
+    let references = References::load(conn)?;
+    for child in list_tracked(conn)?.iter().filter(|child| child.is_live() && child.table_no() != parent.table_no()) {
+        let Some(shape) = read_table(conn, child.name())? else { continue };
+        if shape.foreign_keys.iter().any(|key| same_name(&key.parent, parent.name())) {
+            look_again(conn, child)?;
+        }
+        if !parent.active {
+            continue;
+        }
+        let Some(local) = &parent.source.local else { continue };
+        for column in
+            shape.columns.iter().filter(|c| references.target(child.table_no(), &c.name) == Some(parent.table_no()))
+        {
+            touch_strangers(conn, child, &column.name, parent.name(), local)?;
+        }
+    }
+    Ok(())
+}
+
+/// Has the next merge show anew the rows whose reference is to none of a table's integers.
+fn touch_strangers(conn: &Connection, child: &Tracked, column: &str, parent: &str, local: &str) -> Result<()> {
+    let source = &child.source;
+    let sql = format!(
+        "SELECT {lead} FROM {child} AS c WHERE c.{column} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE p.{local} = c.{column})",
+        lead = list(source.lead().map(|name| format!("c.{}", Ident(name)))),
+        child = Ident(child.name()),
+        column = Ident(column),
+        parent = Ident(parent),
+        local = Ident(local),
+    );
+    for entity_id in source.entities(conn, &References::load(conn)?, &sql, &[])? {
+        touch(conn, child.table_no(), &entity_id)?;
+    }
+    Ok(())
 }
 
 /// What the table's rows are known by: for good, once it was tracked.
@@ -208,6 +250,7 @@ pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
     tracked.active = false;
     tracked.altering.clear();
     save_tracked(log.conn, &tracked)?;
+    look_at_children(log.conn, &tracked)?;
     Ok(tracked)
 }
 

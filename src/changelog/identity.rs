@@ -3,9 +3,10 @@
 
 use std::collections::HashMap;
 
-use rusqlite::{Connection, OptionalExtension};
+use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use super::{Source, freed_entity, lower, set_free};
+use crate::db::{bind_value, read_value};
 use crate::error::Result;
 use crate::model::{KeyKind, KeyPart, Value, decode_entity_id, digits_of, encode_entity_id};
 
@@ -253,6 +254,28 @@ impl Source {
         &lead[lead.len() - self.distinct().len()..]
     }
 
+    /// The entities of the rows whose leads a query finds; a row that has none is left out.
+    pub(crate) fn entities(
+        &self,
+        conn: &Connection,
+        references: &References,
+        sql: &str,
+        parameters: &[Value],
+    ) -> Result<Vec<String>> {
+        let mut statement = conn.prepare_cached(sql)?;
+        let mut rows = statement.query(params_from_iter(parameters.iter().map(bind_value)))?;
+        let mut found = Vec::new();
+        while let Some(row) = rows.next()? {
+            let lead: Vec<Value> =
+                (0..self.lead_len()).map(|n| row.get_ref(n).map(read_value)).collect::<rusqlite::Result<_>>()?;
+            found.extend(match (&self.local, lead.first()) {
+                (Some(_), Some(Value::Integer(local))) => entity_of(conn, self.table_no, *local)?,
+                _ => self.entity_id(conn, references, &lead)?.entity(),
+            });
+        }
+        Ok(found)
+    }
+
     /// The entity id of a row by its lead's values.
     pub(crate) fn entity_id(&self, conn: &Connection, references: &References, lead: &[Value]) -> Result<Keyed> {
         // Its own integer means a row only while the row has it.
@@ -348,7 +371,6 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::db::{bind_value, read_value};
 
     #[test]
     fn a_value_is_the_integer_that_sqlite_makes_of_it() {

@@ -260,18 +260,6 @@ pub(super) fn entities(
     sql: &str,
     parameters: &[Value],
 ) -> Result<Vec<Key>, Stop> {
-    let source = &table.tracked.source;
-    let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query(params_from_iter(parameters.iter().map(bind_value)))?;
-    let mut found = Vec::new();
-    while let Some(row) = rows.next()? {
-        let lead: Vec<Value> =
-            (0..source.lead_len()).map(|n| row.get_ref(n).map(read_value)).collect::<rusqlite::Result<_>>()?;
-        let entity_id = match (&source.local, lead.first()) {
-            (Some(_), Some(Value::Integer(local))) => entity_of(conn, table.no(), *local)?,
-            _ => source.entity_id(conn, references, &lead)?.entity(),
-        };
-        found.extend(entity_id.map(|id| (table.no(), id)));
-    }
-    Ok(found)
+    let found = table.tracked.source.entities(conn, references, sql, parameters)?;
+    Ok(found.into_iter().map(|id| (table.no(), id)).collect())
 }
