@@ -4,6 +4,7 @@ mod common;
 
 use common::wall::{START_MS, Wall, clocked};
 use common::*;
+use zvon::Replica;
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT DEFAULT 'empty', n INTEGER)";
 
@@ -70,4 +71,50 @@ async fn conflicts_are_recorded_and_can_be_restored() {
     converge(&[&b, &a], &remote).await;
     assert_eq!(table(&a, "note"), [format!("'1'|'{lost}'|'x'|1")]);
     assert_eq!(b.status().await.unwrap().conflicts, 0);
+}
+
+/// By reading: a row that a merge took out for a while came back without what had stayed on this replica.
+#[tokio::test]
+async fn columns_that_stay_on_a_replica_keep_their_values_while_a_row_is_out() {
+    let schema = "CREATE TABLE list (id TEXT PRIMARY KEY);
+                  CREATE TABLE task (id TEXT PRIMARY KEY, pos INTEGER UNIQUE, list TEXT REFERENCES list, thumb BLOB, note TEXT DEFAULT 'none')";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        let mut options = keyed();
+        replica.track(&["list"], &options).await.unwrap();
+        options.exclude = vec!["thumb".to_owned(), "note".to_owned()];
+        replica.track(&["task"], &options).await.unwrap();
+        replica
+    };
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
+    run(&a, "INSERT INTO list VALUES ('l'); INSERT INTO task (id, pos, list) VALUES ('s', 1, 'l'), ('t', 2, NULL)");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "UPDATE task SET thumb = x'01' || id, note = NULL");
+    // Two rows change places: each is out of the way of the other for a moment.
+    run(
+        &a,
+        "UPDATE task SET pos = -1 WHERE id = 's'; UPDATE task SET pos = 1 WHERE id = 't'; UPDATE task SET pos = 2 WHERE id = 's'",
+    );
+    converge(&[&a, &b], &remote).await;
+    let here =
+        |replica: &Replica| rows(&replica.connection(), "SELECT id, pos, typeof(thumb), note FROM task ORDER BY id");
+    assert_eq!(here(&b), ["'s'|2|'text'|NULL", "'t'|1|'text'|NULL"]);
+    assert_eq!(here(&a), ["'s'|2|'null'|'none'", "'t'|1|'null'|'none'"]);
+    // One is held until its list is back.
+    run(&a, "DELETE FROM list");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(here(&b), ["'t'|1|'text'|NULL"]);
+    run(&a, "INSERT INTO list VALUES ('l')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(here(&b), ["'s'|2|'text'|NULL", "'t'|1|'text'|NULL"]);
+    // What is deleted is gone with all that it held.
+    run(&a, "DELETE FROM task; UPDATE list SET id = id");
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO task (id, pos) VALUES ('s', 1)");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(here(&b), ["'s'|1|'null'|'none'"]);
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
 }

@@ -1,5 +1,6 @@
 //! Our own tables: the log, its sequence, names, registers, and what is remembered of rows and remotes. Touches no user table.
 
+mod aside;
 mod conflicts;
 mod counters;
 mod epochs;
@@ -18,6 +19,7 @@ mod tracked;
 mod untranslated;
 mod waits;
 
+pub(crate) use aside::{forget_aside, list_aside, set_aside};
 pub(crate) use conflicts::{
     ConflictRow, count_conflicts, list_conflicts, mark_restored, mend_conflicts, record_conflict, wrong_conflicts,
 };

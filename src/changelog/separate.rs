@@ -12,7 +12,7 @@ use crate::model::{ChangeId, KeyKind, KeyPart, Value, digits_of};
 use crate::world::World;
 
 /// The tables of ours that name an entity by `table_no` and `entity_id`.
-const NAMING: [&str; 9] = [
+const NAMING: [&str; 10] = [
     "ZV_REGISTER",
     "ZV_LOCAL",
     "ZV_CONFLICT",
@@ -22,6 +22,7 @@ const NAMING: [&str; 9] = [
     "ZV_WAIT",
     "ZV_CLAIM",
     "ZV_FREED",
+    "ZV_ASIDE",
 ];
 
 /// The new entity ids, by table and old one.

@@ -12,11 +12,12 @@ use super::{Metadata, get_metadata, set_metadata};
 use crate::error::{Error, ErrorKind, Result};
 
 /// What makes our tables, and what turns those of each version into the next one's.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("../../schema/001.sql"),
     include_str!("../../schema/002.sql"),
     include_str!("../../schema/003.sql"),
     include_str!("../../schema/004.sql"),
+    include_str!("../../schema/005.sql"),
 ];
 
 /// How long a statement waits for another program's transaction.

@@ -11,9 +11,9 @@ use super::notes::without_triggers;
 use super::reason::{Reason, missing_parent, reason_of};
 use super::tables::{MergeTable, Tables};
 use crate::changelog::{
-    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, freed_entity, has_untranslated,
-    hold, list_untranslated_of, local_of, named, read_fields, referred, release, set_free, settle, to_local,
-    unbind_local, wait_for, waiting_for,
+    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, forget_aside, freed_entity,
+    has_untranslated, hold, list_untranslated_of, local_of, named, read_fields, referred, release, set_free, settle,
+    to_local, unbind_local, wait_for, waiting_for,
 };
 use crate::db::{bind_value, same_name};
 use crate::error::{Error, Result};
@@ -262,7 +262,14 @@ impl<'a, 'c> Applier<'a, 'c> {
     /// Removes a row that is no longer to be shown.
     pub(super) fn take_out(&mut self, key: &Key) -> Result<(), Stop> {
         let table = self.table(key.0)?;
+        let alive = self.log.entity(key.0, &key.1)?.registers.alive();
+        if !alive && !table.tracked.excluded.is_empty() {
+            forget_aside(self.log.conn, key.0, &key.1)?;
+        }
         if let Some(row) = self.locate(key)? {
+            if alive {
+                super::aside::keep(self.log.conn, table, key, &row)?;
+            }
             self.remove(table, key, &row)?;
             if table.tracked.source.local.is_some() {
                 self.vacated.insert(key.clone());
@@ -379,6 +386,12 @@ impl<'a, 'c> Applier<'a, 'c> {
                     _ => Put::Held(reason),
                 });
             }
+        }
+        if !is_there
+            && !table.tracked.excluded.is_empty()
+            && let Some(locator) = self.locate(key)?
+        {
+            super::aside::bring_back(self.log.conn, table, key, &locator)?;
         }
         let entity = self.log.entity(key.0, &key.1)?;
         if !entity.shown {

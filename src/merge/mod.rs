@@ -2,6 +2,7 @@
 //! Does no I/O but SQLite, and is the only module that writes a user's table.
 
 mod apply;
+mod aside;
 mod children;
 mod claims;
 mod fold;

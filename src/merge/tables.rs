@@ -126,6 +126,11 @@ impl MergeTable {
         Ok(kind)
     }
 
+    /// The columns that stay on this replica.
+    pub(super) fn local_columns(&self) -> impl Iterator<Item = &String> {
+        self.tracked.excluded.iter().filter(|name| self.shape.column(name).is_some())
+    }
+
     /// Whether the table has a column, be it one that is left alone here.
     pub(super) fn has_column(&self, no: u32) -> bool {
         self.columns.iter().any(|column| column.no == no) || self.excluded.contains(&no)
