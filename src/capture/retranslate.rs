@@ -7,7 +7,7 @@ use rusqlite::Connection;
 use super::record::{Recorded, Recorder, raw_key};
 use crate::changelog::{
     Keyed, Source, Untranslated, any_untranslated, bind_local, entity_of, integer_in, leave_out, list_tracked,
-    list_untranslated, read_fields, settle, to_logged,
+    list_untranslated, read_fields, referent, settle, to_logged,
 };
 use crate::db::{Ident, condition, read_value, refers_to, refers_to_any, same_name};
 use crate::error::Result;
@@ -29,7 +29,7 @@ pub(super) fn follow_rekeyed(recorder: &mut Recorder<'_, '_>, mut rekeyed: Vec<R
     while !rekeyed.is_empty() {
         let mut by_parent: BTreeMap<u32, Vec<Rekeyed>> = BTreeMap::new();
         for parent in rekeyed.drain(..) {
-            let now = entity_of(recorder.conn(), parent.table_no, parent.local)?;
+            let now = referent(recorder.conn(), parent.table_no, parent.local)?;
             if now.is_some_and(|now| now != parent.before) {
                 by_parent.entry(parent.table_no).or_default().push(parent);
             }

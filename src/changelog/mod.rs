@@ -28,7 +28,7 @@ pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
 pub(crate) use identity::{
     Keyed, References, bind_local, entity_of, give_up_local, integer_in, integer_to_be, local_of, move_local, named,
-    referred, to_local, to_logged, unbind_local,
+    referent, referred, to_local, to_logged, unbind_local,
 };
 pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
