@@ -433,6 +433,34 @@ async fn a_copied_replica_goes_on_as_another_one_of_the_same_name() {
     }
 }
 
+/// By reading: rows with an id of their own that were written and not sealed when a backup was made were rows of two ids.
+#[tokio::test]
+async fn a_row_that_a_backup_has_unsealed_is_one_row() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, backup) = (directory.path().join("original.db"), directory.path().join("backup.db"));
+    let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+    let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+    run(&a, "CREATE TABLE item (id INTEGER PRIMARY KEY, name TEXT, n INTEGER)");
+    a.track_all(&zvon::TrackOptions::default()).await.unwrap();
+    sync(&a, &remote).await;
+    run(&a, "INSERT INTO item (name) VALUES ('edited'), ('deleted'), ('kept'); PRAGMA wal_checkpoint(TRUNCATE)");
+    std::fs::copy(&original, &backup).unwrap();
+    sync(&a, &remote).await;
+    wall.advance(1);
+    run(&a, "UPDATE item SET n = 1 WHERE name = 'edited'; DELETE FROM item WHERE name = 'deleted'");
+    sync(&a, &remote).await;
+    wall.advance(1);
+    // The backup is put back, and goes on.
+    let b = on_the_wall(Replica::open(&backup).unwrap(), &wall, 2);
+    run(&b, "INSERT INTO item (name) VALUES ('new')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        let shown = rows(&replica.connection(), "SELECT name, n FROM item ORDER BY name");
+        assert_eq!(shown, ["'edited'|1", "'kept'|NULL", "'new'|NULL"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
 /// It has to write something to learn the store's time: the identity that the keys are bound to, and no other.
 #[tokio::test]
 async fn a_wrong_clock_leaves_an_encrypted_remote_that_lost_its_identity_to_the_others() {

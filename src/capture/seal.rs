@@ -6,6 +6,7 @@ use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params_from_iter};
+use sha2::{Digest, Sha256};
 
 use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed, retry_left_out};
@@ -14,7 +15,7 @@ use crate::changelog::{
     Keyed, Log, References, Source, entity_of, freed_entity, give_up_local, local_of, move_local, read_source,
     unbind_local,
 };
-use crate::db::{Ident, Turns, bind_value, condition, immediate};
+use crate::db::{Ident, Metadata, Turns, bind_value, condition, get_metadata, immediate, read_value};
 use crate::error::Result;
 use crate::model::Value;
 use crate::world::World;
@@ -121,8 +122,9 @@ struct Batch {
 
 fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     let conn = log.conn;
-    let mut sealer =
-        Sealer { recorder: Recorder::new(log, world)?, sources: HashMap::new(), rekeyed: Vec::new(), changes: 0 };
+    let database = get_metadata(conn, Metadata::DatabaseUuid)?.unwrap_or_default();
+    let recorder = Recorder::new(log, world)?;
+    let mut sealer = Sealer { recorder, database, sources: HashMap::new(), rekeyed: Vec::new(), changes: 0 };
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
     let mut rows = statement.query([BATCH as i64])?;
     let (mut read, mut last): (usize, i64) = (0, 0);
@@ -154,6 +156,8 @@ fn moved_from(source: &Source, row: &Row<'_>) -> Result<i64> {
 
 struct Sealer<'a, 'c> {
     recorder: Recorder<'a, 'c>,
+    /// The database's own UUID, which its copies have too.
+    database: String,
     sources: HashMap<i64, Rc<Recorded>>,
     /// Rows with a local integer that got another identity.
     rekeyed: Vec<Rekeyed>,
@@ -194,7 +198,7 @@ impl<'c> Sealer<'_, 'c> {
         let known = source.entity_id(self.conn(), &self.recorder.references, &written.lead)?;
         let entity_id = match known {
             Keyed::Entity(entity_id) => entity_id,
-            Keyed::Untranslated if source.is_generated() => self.recorder.world.uuid().to_string(),
+            Keyed::Untranslated if source.is_generated() => self.new_entity(written)?,
             Keyed::Untranslated => return self.recorder.leave_row_out(source, &written.lead),
             Keyed::Unusable => {
                 tracing::warn!(table = source.table, "a journal row without a usable key was left out");
@@ -203,6 +207,32 @@ impl<'c> Sealer<'_, 'c> {
         };
         self.bind(written, &entity_id)?;
         self.write(written, &entity_id, true, true)
+    }
+
+    /// The id of a row that is new, a UUID of version 7. It is made of the journal row, so that a copy of the database, or a backup that
+    /// is put back, makes the same of it: sealed there once more, it is no second row.
+    fn new_entity(&mut self, written: &Written<'_, '_>) -> Result<String> {
+        let other = self.recorder.world.uuid().to_string();
+        let mut hash = Sha256::new();
+        hash.update(&self.database);
+        for at in 0..written.row.as_ref().column_count() {
+            let value = read_value(written.row.get_ref(at)?);
+            let (class, bytes) = match &value {
+                Value::Null => (0, Vec::new()),
+                Value::Integer(n) => (1, n.to_be_bytes().to_vec()),
+                Value::Real(n) => (2, n.to_bits().to_be_bytes().to_vec()),
+                Value::Text(text) => (3, text.clone()),
+                Value::Blob(blob) => (4, blob.clone()),
+            };
+            hash.update([class]);
+            hash.update((bytes.len() as u64).to_be_bytes());
+            hash.update(bytes);
+        }
+        let mut random = [0; 10];
+        random.copy_from_slice(&hash.finalize()[..10]);
+        let id = uuid::Builder::from_unix_timestamp_millis(written.ms, &random).into_uuid().to_string();
+        let is_new = self.recorder.log.entity(written.source().table_no, &id)?.registers.is_empty();
+        Ok(if is_new { id } else { other })
     }
 
     /// Gives an entity the row's local integer; whoever had it was replaced, and what it had itself is free.
@@ -236,7 +266,7 @@ impl<'c> Sealer<'_, 'c> {
 
     fn insert_as_it_stands(&mut self, written: &Written<'_, '_>) -> Result<()> {
         let (conn, recorded) = (self.conn(), written.recorded);
-        let entity_id = self.recorder.world.uuid().to_string();
+        let entity_id = self.new_entity(written)?;
         let first = recorded.source.lead_len();
         recorded.each_live_row(conn, &condition(recorded.source.locator(), 1), &written.lead, |_, row| {
             self.bind(written, &entity_id)?;
