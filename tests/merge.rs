@@ -118,3 +118,41 @@ async fn columns_that_stay_on_a_replica_keep_their_values_while_a_row_is_out() {
         assert_verified(replica, &remote).await;
     }
 }
+
+/// By reading: the user's triggers see those columns with the row, so that a search index over them stays right.
+#[tokio::test]
+async fn a_search_index_over_columns_that_stay_on_a_replica_stays_right() {
+    let schema = "CREATE TABLE task (id TEXT PRIMARY KEY, pos INTEGER UNIQUE, title TEXT, note TEXT DEFAULT '');
+        CREATE VIRTUAL TABLE found USING fts5 (title, note, content = 'task');
+        CREATE TRIGGER found_in AFTER INSERT ON task BEGIN
+            INSERT INTO found (rowid, title, note) VALUES (NEW.rowid, NEW.title, NEW.note); END;
+        CREATE TRIGGER found_out AFTER DELETE ON task BEGIN
+            INSERT INTO found (found, rowid, title, note) VALUES ('delete', OLD.rowid, OLD.title, OLD.note); END;
+        CREATE TRIGGER found_over AFTER UPDATE ON task BEGIN
+            INSERT INTO found (found, rowid, title, note) VALUES ('delete', OLD.rowid, OLD.title, OLD.note);
+            INSERT INTO found (rowid, title, note) VALUES (NEW.rowid, NEW.title, NEW.note); END;";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        let mut options = keyed();
+        options.exclude = vec!["note".to_owned()];
+        replica.track(&["task"], &options).await.unwrap();
+        replica
+    };
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
+    run(&a, "INSERT INTO task (id, pos, title) VALUES ('s', 1, 'one'), ('t', 2, 'two')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "UPDATE task SET note = 'secret' || id");
+    run(
+        &a,
+        "UPDATE task SET pos = -1 WHERE id = 's'; UPDATE task SET pos = 1 WHERE id = 't'; UPDATE task SET pos = 2 WHERE id = 's'",
+    );
+    converge(&[&a, &b], &remote).await;
+    let there = rows(
+        &b.connection(),
+        "SELECT id FROM task WHERE rowid IN (SELECT rowid FROM found WHERE found MATCH 'secrets')",
+    );
+    assert_eq!(there, ["'s'"]);
+    run(&b, "INSERT INTO found (found, rank) VALUES ('integrity-check', 1)");
+    assert_verified(&b, &remote).await;
+}

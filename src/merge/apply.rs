@@ -166,6 +166,9 @@ impl<'a, 'c> Applier<'a, 'c> {
                 self.take_out(&key)?;
             } else {
                 self.release(&key)?;
+                if !self.table(key.0)?.tracked.excluded.is_empty() {
+                    forget_aside(self.log.conn, key.0, &key.1)?;
+                }
                 if self.watches_rows {
                     self.put.remove(&key);
                     self.taken.insert(key);
@@ -364,7 +367,10 @@ impl<'a, 'c> Applier<'a, 'c> {
                 Ok(lead) => lead,
                 Err(reason) => return Ok(Put::Held(reason)),
             };
-            self.put_row(table, &lead, &values)
+            match super::aside::bring_back(self.log.conn, table, key, &lead, &values)? {
+                Some(written) => written,
+                None => self.put_row(table, &lead, &values),
+            }
         };
         match written {
             Ok(0) => return Ok(Put::Held(Reason::new("trigger", "a trigger ignores the row"))),
@@ -386,12 +392,6 @@ impl<'a, 'c> Applier<'a, 'c> {
                     _ => Put::Held(reason),
                 });
             }
-        }
-        if !is_there
-            && !table.tracked.excluded.is_empty()
-            && let Some(locator) = self.locate(key)?
-        {
-            super::aside::bring_back(self.log.conn, table, key, &locator)?;
         }
         let entity = self.log.entity(key.0, &key.1)?;
         if !entity.shown {

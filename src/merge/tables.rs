@@ -87,11 +87,7 @@ impl MergeTable {
         let names: Vec<&str> = source.lead().chain(columns.iter().map(|c| c.name.as_str())).collect();
         let (table, found) = (Ident(&shape.name), condition(source.locator(), 1));
         let all = list(names.iter().map(|name| Ident(name)));
-        let insert_sql = format!(
-            "INSERT{} INTO {table} ({all}) VALUES ({})",
-            or_abort(&shape),
-            list((1..=names.len()).map(|n| format!("?{n}")))
-        );
+        let insert_sql = insert_sql(&shape, &names);
         let delete_sql = format!("DELETE FROM {table} WHERE {found}");
         let select_sql = format!("SELECT {all} FROM {table} WHERE {found}");
         let excluded: Result<Vec<u32>> = tracked.excluded.iter().map(|name| log.names.number(log.conn, name)).collect();
@@ -200,6 +196,12 @@ impl MergeTable {
         Err(Error::schema(format!("{} has no integer keys left", self.shape.name)))
     }
 
+    /// `INSERT` of a whole row and of more columns, which come last.
+    pub(super) fn insert_sql_with<'n>(&'n self, more: impl Iterator<Item = &'n str>) -> String {
+        let own = self.columns.iter().map(|column| column.name.as_str());
+        insert_sql(&self.shape, &self.tracked.source.lead().chain(own).chain(more).collect::<Vec<_>>())
+    }
+
     /// `UPDATE` of some columns: their values come first, then the locator's.
     pub(super) fn update_sql(&self, columns: &[(usize, &Value)]) -> String {
         let sets =
@@ -212,6 +214,16 @@ impl MergeTable {
 /// What becomes of a row that breaks a constraint is the merge's to say, alike on every replica: a clause of the table's own
 /// would remove another row for it, leave it out or end the transaction. The word is said only where there is such a clause, as
 /// it also goes for the statements of the user's triggers (<https://sqlite.org/lang_createtrigger.html>).
+fn insert_sql(shape: &Table, names: &[&str]) -> String {
+    format!(
+        "INSERT{} INTO {} ({}) VALUES ({})",
+        or_abort(shape),
+        Ident(&shape.name),
+        list(names.iter().map(|name| Ident(name))),
+        list((1..=names.len()).map(|n| format!("?{n}")))
+    )
+}
+
 fn or_abort(shape: &Table) -> &'static str {
     if shape.has_conflict_clause { " OR ABORT" } else { "" }
 }
