@@ -279,6 +279,49 @@ async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
     verified(&[&a, &b], &shared).await;
 }
 
+/// By reading: the same where its row comes while the table is being altered, or is not tracked.
+#[tokio::test]
+async fn a_reference_whose_row_comes_while_its_table_is_altered_is_no_edit() {
+    let home = tempfile::tempdir().unwrap();
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, v)";
+    for is_untracked in [false, true] {
+        let folder = home.path().join(format!("remote {is_untracked}"));
+        let shared = remote(folder.to_str().unwrap());
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(false);
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, schema);
+            replica.track_all(&options).await.unwrap();
+            replica
+        };
+        let (a, b) = (make().await, make().await);
+        converge(&[&a, &b], &shared).await;
+        run(&a, "INSERT INTO p VALUES (9, 'nine'); INSERT INTO c VALUES (1, 9, 'child')");
+        sync(&a, &shared).await;
+        let newest = a.log(Some("p"), None, 1).await.unwrap();
+        let (file, away) = (folder.join(format!("changes/{}.msgpack", newest[0].id)), home.path().join("away"));
+        std::fs::rename(&file, &away).unwrap();
+        sync(&b, &shared).await;
+        match is_untracked {
+            true => b.untrack(&["c"]).await.unwrap(),
+            false => drop(b.alter_begin(&["c"]).await.unwrap()),
+        }
+        std::fs::rename(&away, &file).unwrap();
+        sync(&b, &shared).await;
+        match is_untracked {
+            true => drop(b.track(&["c"], &options).await.unwrap()),
+            false => drop(b.alter_end("c", &AlterOptions::default()).await.unwrap()),
+        }
+        converge(&[&b, &a], &shared).await;
+        for replica in [&a, &b] {
+            let pairs = ask(replica, "SELECT p.v, c.v FROM c JOIN p ON p.id = c.p");
+            assert_eq!(pairs, ["'nine'|'child'"], "{is_untracked}");
+        }
+        verified(&[&a, &b], &shared).await;
+    }
+}
+
 /// Seed 402557 of the simulation: 1 and 1.0 are equal to SQLite, and two values in a column that has no type.
 #[tokio::test]
 async fn a_number_that_only_changes_its_class_while_its_table_is_altered_is_an_edit() {

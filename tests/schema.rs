@@ -318,3 +318,67 @@ async fn a_table_that_gets_another_key_stops_no_sync_and_is_taken_up_again() {
     alike(&[&b, &a], &remote, "note").await;
     assert_eq!(table(&b, "note")[0], "'1'|'one'|11");
 }
+
+/// By reading: a column that was added is not shown yet where a sync fails after it was noticed. What it holds is no edit.
+#[tokio::test]
+async fn a_column_that_is_noticed_by_a_sync_that_fails_keeps_what_came_for_it() {
+    for then in [
+        "ALTER TABLE artist ADD COLUMN born",
+        "CREATE UNIQUE INDEX by_name ON artist (name)",
+        "CREATE TRIGGER own AFTER INSERT ON artist BEGIN SELECT 1; END",
+    ] {
+        let schema = "CREATE TABLE artist (id TEXT PRIMARY KEY, name TEXT)";
+        let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+        run(&a, "INSERT INTO artist VALUES ('1', 'Abba')");
+        converge(&[&a, &b], &remote).await;
+        run(&a, "ALTER TABLE artist ADD COLUMN country TEXT DEFAULT 'none'; UPDATE artist SET country = 'SE'");
+        converge(&[&a, &b], &remote).await;
+        run(&b, "ALTER TABLE artist ADD COLUMN country TEXT DEFAULT 'none'");
+        // Another database's remote: the sync fails once it has looked at the tables.
+        let (stranger, other) = (replica(schema).await, fresh_remote());
+        run(&stranger, "INSERT INTO artist VALUES ('2', 'Blur')");
+        sync(&stranger, &other).await;
+        b.sync(&other, &zvon::SyncOptions::default()).await.unwrap_err();
+        run(&b, then);
+        converge(&[&b, &a], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(rows(&replica.connection(), "SELECT name, country FROM artist"), ["'Abba'|'SE'"], "{then}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+/// By reading: a table that is tracked again, or made anew with a foreign key, is looked at for rows without their parents.
+#[tokio::test]
+async fn rows_that_lost_their_parent_while_their_table_was_not_tracked_are_held() {
+    let schema = "CREATE TABLE parent (k TEXT PRIMARY KEY); CREATE TABLE child (name TEXT PRIMARY KEY, p TEXT REFERENCES parent)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO parent VALUES ('stays'), ('goes'); INSERT INTO child VALUES ('1', 'goes'), ('2', 'stays')");
+    converge(&[&a, &b], &remote).await;
+    b.untrack(&["child"]).await.unwrap();
+    run(&a, "DELETE FROM parent WHERE k = 'goes'");
+    converge(&[&a, &b], &remote).await;
+    b.track(&["child"], &keyed()).await.unwrap();
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), ["'2'|'stays'"]);
+        assert_verified(replica, &remote).await;
+    }
+    // A foreign key that comes with a rebuild.
+    let schema = "CREATE TABLE author (k TEXT PRIMARY KEY); CREATE TABLE note (id TEXT PRIMARY KEY, author TEXT)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO note VALUES ('1', 'nobody')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        run(
+            replica,
+            "CREATE TABLE new (id TEXT PRIMARY KEY, author TEXT REFERENCES author); INSERT INTO new SELECT * FROM note;
+             DROP TABLE note; ALTER TABLE new RENAME TO note",
+        );
+    }
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "note"), [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -71,7 +71,8 @@ pub(crate) fn alter_end(log: &mut Log<'_>, world: &World, name: &str, end: &Alte
         renamed: fates.logged_names(&before),
     };
     let tracked = install(log, &table, identity, wish)?;
-    let terms = Terms { before: Some(&before.source), accept_deletes: end.accept_deletes, evidence: None };
+    let terms =
+        Terms { before: Some(&before.source), accept_deletes: end.accept_deletes, was_captured: false, evidence: None };
     let found = compare(log, world, &table, &tracked, terms)?;
     look_at_references(conn, &table)?;
     Ok(TrackedNow {

@@ -7,8 +7,8 @@ use super::record::{Recorded, Recorder, read_lead};
 use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
     Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, integer_in,
-    leave_out, local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch, unbind_local,
-    waits_for,
+    is_touched, leave_out, local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch,
+    unbind_local, waits_for,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -25,6 +25,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) before: Option<&'a Source>,
     /// Rows that are missing were deleted; otherwise they are shown again.
     pub(crate) accept_deletes: bool,
+    /// The table's triggers were there all the while, so that every write to the columns that they record is in the log.
+    pub(crate) was_captured: bool,
     /// Where registers were damaged: what else a row may have been shown from.
     pub(crate) evidence: Option<Evidence<'a>>,
 }
@@ -228,7 +230,18 @@ impl<'a, 'c> Comparison<'a, 'c> {
                 Some(register) => {
                     let name = self.source.logged_name(&self.source.columns[n]);
                     let then = base.value(self.recorder.conn(), register.id, name)?;
-                    if !self.is_cleared(entity_id, n, now, &then)? && self.same(lead, n, now, &then)? {
+                    if self.is_awaited(entity_id, n, now, &then)? {
+                        touch(self.recorder.conn(), self.source.table_no, entity_id)?;
+                        continue;
+                    }
+                    if !self.is_cleared(n, now, &then)? && self.same(lead, n, now, &then)? {
+                        continue;
+                    }
+                    // What came from elsewhere waits to be shown: the table holds what it held before that.
+                    if self.was_recorded[n]
+                        && is_touched(self.recorder.conn(), self.source.table_no, entity_id)?
+                        && (self.terms.was_captured || self.same(lead, n, now, &self.defaults[n])?)
+                    {
                         continue;
                     }
                     if self.was_recorded[n] {
@@ -354,12 +367,17 @@ impl<'a, 'c> Comparison<'a, 'c> {
         })
     }
 
-    /// Whether a reference to a row that is not here was made NULL by the row's user: it was not NULL for want of that row.
-    fn is_cleared(&self, entity_id: &str, n: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
+    /// Whether a reference is NULL for want of its row, which may have come while this table was away: the next merge looks at that.
+    fn is_awaited(&self, entity_id: &str, n: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
         let (Some(parent_no), ValueRef::Null) = (self.recorded.target(n), now) else { return Ok(false) };
-        let (conn, Some(parent)) = (self.recorder.conn(), referred(then)) else { return Ok(false) };
-        Ok(to_local(conn, parent_no, then)?.is_none()
-            && !waits_for(conn, (parent_no, &parent), (self.source.table_no, entity_id))?)
+        let Some(parent) = referred(then) else { return Ok(false) };
+        waits_for(self.recorder.conn(), (parent_no, &parent), (self.source.table_no, entity_id))
+    }
+
+    /// Whether a reference to a row that is not here, and for which its row does not wait, was made NULL by the row's user.
+    fn is_cleared(&self, n: usize, now: ValueRef<'_>, then: &Value) -> Result<bool> {
+        let (Some(parent_no), ValueRef::Null) = (self.recorded.target(n), now) else { return Ok(false) };
+        Ok(referred(then).is_some() && to_local(self.recorder.conn(), parent_no, then)?.is_none())
     }
 
     /// Whether a column refers, as its register does, to a row that gave up its integer: the next merge looks at that.

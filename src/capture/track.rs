@@ -63,13 +63,16 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     }
     let intact = matches!(standing, Some(Installed::Whole | Installed::Behind | Installed::Stale | Installed::Marked));
     let source = before.as_ref().map(|tracked| &tracked.source);
-    let terms = Terms { before: source, accept_deletes: options.accept_deletes || intact, evidence: None };
+    let was_captured = matches!(standing, Some(Installed::Whole | Installed::Stale));
+    let accept_deletes = options.accept_deletes || intact;
+    let terms = Terms { before: source, accept_deletes, was_captured, evidence: None };
     let tracked = install(log, &table, identity, wish)?;
     if before.as_ref().is_some_and(|before| before.enforce_fk != tracked.enforce_fk) {
         look_again(log.conn, &tracked)?;
     }
     let found = compare(log, world, &table, &tracked, terms)?;
     if !before.is_some_and(|before| before.active) {
+        look_again(log.conn, &tracked)?;
         look_at_children(log.conn, &tracked)?;
     }
     Ok(TrackedNow::new(tracked, found))
@@ -274,7 +277,8 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
             Installed::Whole => {}
             Installed::Behind => {
                 overtake(log.conn, &table, &tracked)?;
-                let terms = Terms { before: Some(&tracked.source), accept_deletes: true, evidence: None };
+                let terms =
+                    Terms { before: Some(&tracked.source), accept_deletes: true, was_captured: false, evidence: None };
                 let found = compare(log, world, &table, &tracked, terms)?;
                 if found != Found::default() {
                     renewed.push(Renewed { tracked, found, standing });
@@ -356,7 +360,9 @@ fn renew_table(
     standing: Installed,
 ) -> Result<Renewed> {
     let tracked = install(log, table, identity, wish_of(&old))?;
-    let terms = Terms { before: Some(&old.source), accept_deletes: false, evidence: None };
+    let was_captured = standing == Installed::Stale;
+    let terms = Terms { before: Some(&old.source), accept_deletes: false, was_captured, evidence: None };
     let found = compare(log, world, table, &tracked, terms)?;
+    look_again(log.conn, &tracked)?;
     Ok(Renewed { tracked, found, standing })
 }

@@ -38,8 +38,8 @@ pub(crate) use placed::{
 };
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{
-    Source, Tracked, add_source, find_tracked, list_tracked, put_source, read_names, read_source, save_tracked, touch,
-    touch_all,
+    Source, Tracked, add_source, find_tracked, is_touched, list_tracked, put_source, read_names, read_source,
+    save_tracked, touch, touch_all,
 };
 pub(crate) use untranslated::{
     Untranslated, any_untranslated, forget_freed, freed_entity, gave_up, gave_up_any, has_untranslated, leave_out,

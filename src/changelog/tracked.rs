@@ -176,7 +176,13 @@ pub(crate) fn touch(conn: &Connection, table_no: u32, entity_id: &str) -> Result
     Ok(())
 }
 
-/// The same for all entities of a table, or for those that wait for others.
+/// Whether an entity waits for that.
+pub(crate) fn is_touched(conn: &Connection, table_no: u32, entity_id: &str) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_TOUCHED WHERE table_no = ?1 AND entity_id = ?2";
+    Ok(conn.prepare_cached(sql)?.exists((table_no, entity_id))?)
+}
+
+/// Asks the next merge to show anew all entities of a table, or for those that wait for others.
 pub(crate) fn touch_all(conn: &Connection, table_no: u32, only_waiting: bool) -> Result<()> {
     let from = if only_waiting { "ZV_WAIT" } else { "ZV_REGISTER" };
     let sql = format!(

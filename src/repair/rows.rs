@@ -32,7 +32,8 @@ pub(super) fn weigh(log: &mut Log<'_>, world: &World, evidence: &Evidence, told:
         }
         told.did(u64::from(standing != Installed::Whole), |_| format!("the triggers of {name} were put on again"));
         told_of_columns(&tracked, &source.columns, told);
-        let terms = Terms { before: Some(&source), accept_deletes: false, evidence: Some(&accounts) };
+        let terms =
+            Terms { before: Some(&source), accept_deletes: false, was_captured: false, evidence: Some(&accounts) };
         let found = compare(log, world, &table, &tracked, terms)?;
         told.did(found.changed, |n| format!("{n} rows of {name} that were written past its triggers were recorded"));
         told.did(found.backfilled, |n| format!("{n} rows of {name} that the log did not know were added to it"));
