@@ -1,12 +1,12 @@
 //! A row by itself: whether it breaks a rule alone, and which unique values it claims, found by putting it into an empty copy
 //! of its table. Owns those copies, each in a database of its own in memory; reads the schema of the user's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::changelog::{References, Source, Tracked, integer_to_be, local_of, referred};
-use crate::db::{Ident, Part, Table, Tokens, Unique, bind_value, list, read_value, same_name};
+use crate::db::{Ident, Part, Table, Token, Tokens, Unique, bind_value, list, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
 
@@ -30,13 +30,15 @@ struct Rule {
     name: String,
     parts: Vec<RulePart>,
     predicate: Option<String>,
+    /// The local integers that the predicate asks for, beyond whether there is one.
+    decided_by: Vec<Reference>,
     /// The columns whose newest write dates a claim, by their place among the recorded ones.
     dated_by: Vec<usize>,
 }
 
 impl Rule {
     fn is_of_integers(&self) -> bool {
-        self.parts.iter().any(|part| !part.made_of.is_empty())
+        !self.decided_by.is_empty() || self.parts.iter().any(|part| !part.made_of.is_empty())
     }
 }
 
@@ -129,7 +131,11 @@ impl Trial {
         });
         let dated_by = (0..columns.len()).filter(|at| mentions(columns[*at])).collect();
         let predicate = unique.predicate.clone();
-        Some(Rule { name: unique.index.clone(), parts: parts.collect(), predicate, dated_by })
+        let decided_by = match &predicate {
+            Some(text) => self.references_among(source, columns, &shape.made_of(&asked_for(text))),
+            None => Vec::new(),
+        };
+        Some(Rule { name: unique.index.clone(), parts: parts.collect(), predicate, decided_by, dated_by })
     }
 
     fn reference(&self, source: &Source, columns: &[&String], column: &str) -> Option<Reference> {
@@ -154,7 +160,11 @@ impl Trial {
             return Vec::new();
         }
         let names: Vec<String> = Tokens::new(&part.sql).filter_map(|token| token.name()).collect();
-        let names = shape.made_of(&names);
+        self.references_among(source, columns, &shape.made_of(&names))
+    }
+
+    /// The columns with local integers among names in lower case.
+    fn references_among(&self, source: &Source, columns: &[&String], names: &HashSet<String>) -> Vec<Reference> {
         let all = source.lead().chain(columns.iter().map(|name| name.as_str()));
         all.filter(|column| names.contains(&column.to_ascii_lowercase()))
             .filter_map(|column| self.reference(source, columns, column))
@@ -260,7 +270,7 @@ impl Trial {
             let mut rows = statement.query([])?;
             let Some(row) = rows.next()? else { continue };
             let (mut parts, mut bytes) = (Vec::new(), Vec::new());
-            let mut is_null = false;
+            let mut is_null = !rule.decided_by.iter().all(&is_here);
             for (n, part) in rule.parts.iter().enumerate() {
                 let value = match part.reference.map(|reference| reference.place) {
                     Some(Place::Key(at)) => key[at].clone(),
@@ -282,6 +292,20 @@ impl Trial {
         }
         Ok(claims)
     }
+}
+
+/// The names in a condition, in lower case, but where it only asks whether there is a value.
+fn asked_for(predicate: &str) -> Vec<String> {
+    let tokens: Vec<Token<'_>> = Tokens::new(predicate).collect();
+    let is = |at: usize, word: &str| matches!(tokens.get(at), Some(Token::Word(w)) if w.eq_ignore_ascii_case(word));
+    let asks_whether = |at: usize| {
+        is(at, "isnull")
+            || is(at, "notnull")
+            || (is(at, "not") && is(at + 1, "null"))
+            || (is(at, "is") && (is(at + 1, "null") || (is(at + 1, "not") && is(at + 2, "null"))))
+    };
+    let names = tokens.iter().enumerate().filter(|(at, _)| !asks_whether(at + 1));
+    names.filter_map(|(_, token)| token.name()).collect()
 }
 
 /// The integers of a row and of those that it refers to. Whoever has none here gets one that no other has, so that a CHECK which
@@ -382,6 +406,18 @@ mod tests {
         let mut bytes = Vec::new();
         put_value(&mut bytes, value, collation);
         bytes
+    }
+
+    #[test]
+    fn a_condition_may_only_ask_whether_there_is_a_value() {
+        let asked = |text| {
+            let mut names = asked_for(text);
+            names.retain(|name| ["a", "b", "c"].contains(&name.as_str()));
+            names
+        };
+        assert_eq!(asked("a IS NULL AND \"b\" is  not /* */ null OR c NOTNULL"), [] as [&str; 0]);
+        assert_eq!(asked("a ISNULL OR b NOT NULL"), [] as [&str; 0]);
+        assert_eq!(asked("a IS NOT NULL AND [a] > 1 AND b IS NOT 2 AND lower(c) IS NULL"), ["a", "b", "c"]);
     }
 
     #[test]
