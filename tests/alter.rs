@@ -305,7 +305,7 @@ async fn a_reference_whose_row_comes_while_its_table_is_altered_is_no_edit() {
         sync(&b, &shared).await;
         match is_untracked {
             true => b.untrack(&["c"]).await.unwrap(),
-            false => drop(b.alter_begin(&["c"]).await.unwrap()),
+            false => b.alter_begin(&["c"]).await.unwrap(),
         }
         std::fs::rename(&away, &file).unwrap();
         sync(&b, &shared).await;
