@@ -742,6 +742,40 @@ async fn rows_that_came_before_their_parents_table_was_tracked_refer_to_its_rows
     }
 }
 
+/// By reading: a reference that a rebuild declares on a column that was none before, at its own time on each replica.
+#[tokio::test]
+async fn a_column_that_becomes_a_reference_later_here_than_elsewhere_is_one() {
+    for is_told in [true, false] {
+        let schema = "CREATE TABLE artist (id INTEGER PRIMARY KEY, name TEXT);
+                      CREATE TABLE album (id INTEGER PRIMARY KEY, title TEXT, artist_id INTEGER)";
+        let rebuild = "CREATE TABLE new (id INTEGER PRIMARY KEY, title TEXT, artist_id INTEGER REFERENCES artist);
+                       INSERT INTO new SELECT * FROM album; DROP TABLE album; ALTER TABLE new RENAME TO album";
+        let migrate = async |replica: &Replica| {
+            if is_told {
+                replica.alter_begin(&["album"]).await.unwrap();
+            }
+            run(replica, &format!("PRAGMA foreign_keys = OFF; {rebuild}; PRAGMA foreign_keys = ON"));
+            if is_told {
+                replica.alter_end("album", &zvon::AlterOptions::default()).await.unwrap();
+            }
+        };
+        let (a, b, remote) = (usual(schema).await, usual(schema).await, fresh_remote());
+        converge(&[&a, &b], &remote).await;
+        run(&b, "INSERT INTO artist VALUES (1, 'Blur')");
+        run(&a, "INSERT INTO artist VALUES (1, 'Abba'); INSERT INTO album VALUES (1, 'Arrival', 1)");
+        converge(&[&a, &b], &remote).await;
+        migrate(&a).await;
+        converge(&[&a, &b], &remote).await;
+        migrate(&b).await;
+        converge(&[&b, &a], &remote).await;
+        for replica in [&a, &b] {
+            let pairs = ask(replica, "SELECT title, name FROM album LEFT JOIN artist ON artist.id = artist_id");
+            assert_eq!(pairs, ["'Arrival'|'Abba'"], "{is_told}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
 /// The same where the references are no local integers, and rows are held or not.
 #[tokio::test]
 async fn a_table_that_is_tracked_or_not_counts_for_the_rows_that_refer_to_it() {

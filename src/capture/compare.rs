@@ -223,6 +223,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let (mut edited, mut new) = (Vec::new(), Vec::new());
         for n in 0..self.source.columns.len() {
             let now = row.get_ref(self.source.lead_len() + n)?;
+            if self.is_as_logged(n, registers, now)? {
+                touch(self.recorder.conn(), self.source.table_no, entity_id)?;
+                continue;
+            }
             if self.is_freed(n, registers, now)? || self.is_untranslated(entity_id, n, now)? {
                 continue;
             }
@@ -365,6 +369,15 @@ impl<'a, 'c> Comparison<'a, 'c> {
             Some(register) => Base::default().value(conn, register.id, ROWID_FIELD)? == Value::Integer(local),
             None => parent == local.to_string(),
         })
+    }
+
+    /// Whether a column holds the id that its register says, as it was shown when it was no reference here yet.
+    fn is_as_logged(&self, n: usize, registers: &Registers, now: ValueRef<'_>) -> Result<bool> {
+        let (Some(parent_no), ValueRef::Text(_)) = (self.recorded.target(n), now) else { return Ok(false) };
+        let (conn, value) = (self.recorder.conn(), read_value(now));
+        let Some(register) = registers.get(self.recorded.number(n)) else { return Ok(false) };
+        let name = self.source.logged_name(&self.source.columns[n]);
+        Ok(to_logged(conn, parent_no, &value)?.is_none() && Base::default().value(conn, register.id, name)? == value)
     }
 
     /// Whether a reference is NULL for want of its row, which may have come while this table was away: the next merge looks at that.
