@@ -382,3 +382,38 @@ async fn rows_that_lost_their_parent_while_their_table_was_not_tracked_are_held(
         assert_verified(replica, &remote).await;
     }
 }
+
+/// By reading: foreign keys that are enforced, or not, by a user's word that had been said before, and by one at an older schema.
+#[tokio::test]
+async fn the_last_word_on_foreign_keys_counts_and_no_older_schema_with_it() {
+    let schema = "CREATE TABLE parent (k TEXT PRIMARY KEY); CREATE TABLE child (name TEXT PRIMARY KEY, p TEXT REFERENCES parent)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    converge(&[&a, &b], &remote).await;
+    run(&a, "PRAGMA foreign_keys = OFF; INSERT INTO child VALUES ('1', 'nobody')");
+    let mut options = keyed();
+    for (enforced, shown) in [(false, 1), (true, 0), (false, 1)] {
+        options.enforce_fk = Some(enforced);
+        a.track(&["child"], &options).await.unwrap();
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(table(replica, "child").len(), shown, "{enforced}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+    // One has another column, and says so first.
+    run(&a, "ALTER TABLE child ADD COLUMN extra DEFAULT 7");
+    converge(&[&a, &b], &remote).await;
+    options.enforce_fk = Some(true);
+    a.track(&["child"], &options).await.unwrap();
+    converge(&[&a, &b], &remote).await;
+    converge(&[&b, &a], &remote).await;
+    let home = tempfile::tempdir().unwrap();
+    let settings = zvon::Settings::default();
+    let (c, _) = Replica::clone_from(&remote, home.path().join("c.db"), settings, None).await.unwrap();
+    assert_eq!(columns(&c), ["'name'", "'p'", "'extra'"]);
+    assert_verified(&c, &remote).await;
+}
+
+fn columns(replica: &Replica) -> Vec<String> {
+    rows(&replica.connection(), "SELECT name FROM pragma_table_info('child')")
+}

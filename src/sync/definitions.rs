@@ -37,11 +37,11 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         let Some(statements) = statements_of(conn, tracked.name())? else { continue };
         let known: Vec<TableDefinition> =
             all.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
-        // A schema that some version had is an older replica's: only what nobody has defined is a change.
-        if known
-            .iter()
-            .any(|definition| definition.statements == statements && definition.enforce_fk == tracked.enforce_fk)
-        {
+        // A schema that some version had is an older replica's: only what nobody has defined is a change. Whether foreign keys are
+        // enforced is the newest version's word, which this replica follows until its user says otherwise.
+        let newest = newest_definition(conn, tracked.table_no())?.as_ref().and_then(decode);
+        let follows = newest.is_none_or(|newest| newest.enforce_fk == tracked.enforce_fk);
+        if follows && known.iter().any(|definition| definition.statements == statements) {
             continue;
         }
         define_next(conn, &tracked, statements)?;
