@@ -13,7 +13,7 @@ use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::{ObjectStore, ObjectStoreExt};
 use tokio::sync::Barrier;
-use zvon::{ErrorKind, Join, Remote, Replica, SyncOptions};
+use zvon::{ErrorKind, Join, Layout, Remote, Replica, SyncOptions};
 
 const TABLES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT);
                       CREATE TABLE tag (id TEXT PRIMARY KEY, name TEXT)";
@@ -225,5 +225,30 @@ async fn a_backfill_that_gives_way_late_leaves_the_register_to_the_next_newest()
     }
     for replica in [&a, &b, &c] {
         assert_verified(replica, &remote).await;
+    }
+}
+
+/// By reading: a replica that does not see the layout yet, as a folder is carried piece by piece, chose another one for everybody.
+#[tokio::test]
+async fn a_layout_that_somebody_chose_outlives_one_that_nobody_chose() {
+    let (a, b, folder) = (replica(TABLES).await, replica(TABLES).await, SharedFolder::new());
+    let mut options = SyncOptions::default();
+    options.layout = Some(Layout::Files);
+    a.sync(&folder.remote(), &options).await.unwrap();
+    let [chosen] = &folder.files("layout")[..] else { panic!("one layout object") };
+    let bytes = fs::read(chosen).unwrap();
+    fs::remove_file(chosen).unwrap();
+    sync(&b, &folder.remote()).await;
+    fs::write(chosen, bytes).unwrap();
+    converge(&[&a, &b], &folder.remote()).await;
+    let all = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40) SELECT i FROM n";
+    for (replica, name) in [(&a, 'a'), (&b, 'b')] {
+        run(replica, &format!("INSERT INTO note SELECT '{name}' || i, 'x', 'y' FROM ({all})"));
+        sync(replica, &folder.remote()).await;
+    }
+    converge(&[&a, &b], &folder.remote()).await;
+    assert_eq!((folder.files("packs").len(), folder.changes().len()), (0, 80));
+    for replica in [&a, &b] {
+        assert_verified(replica, &folder.remote()).await;
     }
 }

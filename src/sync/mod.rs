@@ -369,7 +369,9 @@ async fn settle_layout(
     };
     match wanted.filter(|wanted| recorded.as_deref() != Some(layout_text(*wanted))) {
         Some(wanted) => {
-            let id = Clock::new(newest).next(session.world.now_ms(), session.world.random());
+            // What nobody chose yields to what somebody did, whose word may just not be here yet, as a folder is carried piece by piece.
+            let now_ms = if options.layout.is_some() || !row.layout.is_empty() { session.world.now_ms() } else { 0 };
+            let id = Clock::new(newest).next(now_ms, session.world.random());
             remote.put(&ObjectName::Layout(id), wanted.encode().into()).await?;
             Ok(LayoutRow { layout: layout_text(wanted).to_owned(), id: id.to_string() })
         }

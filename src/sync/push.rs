@@ -88,7 +88,8 @@ pub(super) async fn push(
         files_only,
         listing: Arc::clone(listing),
         pushed_before: row.pushed_seq,
-        names: Clock::new(listing.packs.last().map(|pack| pack.id)),
+        // A pack that is dated ahead is none to follow: what is named after it would be ahead, too.
+        names: Clock::new(listing.packs.iter().map(|pack| pack.id).filter(|id| *id <= session.bound()).max()),
         now_ms: session.world.now_ms(),
         random: session.world.random(),
         batch: Batch::default(),
