@@ -2,6 +2,8 @@
 
 mod common;
 
+use std::path::{Path, PathBuf};
+
 use common::*;
 use zvon::{AlterOptions, ErrorKind, Remote, Replica, Settings, TrackOptions};
 
@@ -246,18 +248,16 @@ async fn references_written_while_a_table_is_altered_are_recorded() {
     verified(&[&a, &b], &remote).await;
 }
 
-#[tokio::test]
-async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
-    let home = tempfile::tempdir().unwrap();
-    let folder = home.path().join("remote");
+/// Two replicas, of which one shows a child whose parent's file is away: with the file's place, and where it is now.
+async fn child_before_its_parent(folder: &Path, options: &TrackOptions) -> (Replica, Replica, PathBuf, PathBuf) {
     let shared = remote(folder.to_str().unwrap());
-    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, v)";
     let make = async || {
         let replica = Replica::in_memory().unwrap();
-        run(&replica, schema);
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(false);
-        replica.track_all(&options).await.unwrap();
+        run(
+            &replica,
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, v)",
+        );
+        replica.track_all(options).await.unwrap();
         replica
     };
     let (a, b) = (make().await, make().await);
@@ -265,58 +265,49 @@ async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
     run(&a, "INSERT INTO p VALUES (9, 'nine'); INSERT INTO c VALUES (1, 9, 'child')");
     sync(&a, &shared).await;
     let newest = a.log(Some("p"), None, 1).await.unwrap();
-    let (file, away) = (folder.join(format!("changes/{}.msgpack", newest[0].id)), home.path().join("away"));
+    let file = folder.join(format!("changes/{}.msgpack", newest[0].id));
+    let away = folder.with_extension("away");
     std::fs::rename(&file, &away).unwrap();
     sync(&b, &shared).await;
     assert_eq!(ask(&b, "SELECT p, v FROM c"), ["NULL|'child'"]);
-    // The table is altered, and another program's rebuild is noticed, while the parent is still on its way.
-    alter(&b, "c", "ALTER TABLE c ADD COLUMN extra", &AlterOptions::default()).await;
-    std::fs::rename(&away, &file).unwrap();
-    converge(&[&b, &a], &shared).await;
-    for replica in [&a, &b] {
-        assert_eq!(ask(replica, "SELECT p.v, c.v FROM c JOIN p ON p.id = c.p"), ["'nine'|'child'"]);
-    }
-    verified(&[&a, &b], &shared).await;
+    (a, b, file, away)
+}
+
+#[tokio::test]
+async fn a_reference_to_a_row_that_is_not_here_outlives_an_alter() {
+    outlives(&["after"]).await;
 }
 
 /// By reading: the same where its row comes while the table is being altered, or is not tracked.
 #[tokio::test]
 async fn a_reference_whose_row_comes_while_its_table_is_altered_is_no_edit() {
+    outlives(&["while altered", "while untracked"]).await;
+}
+
+async fn outlives(cases: &[&str]) {
     let home = tempfile::tempdir().unwrap();
-    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, v)";
-    for is_untracked in [false, true] {
-        let folder = home.path().join(format!("remote {is_untracked}"));
+    let mut options = TrackOptions::default();
+    options.enforce_fk = Some(false);
+    for case in cases {
+        let folder = home.path().join(case);
+        let (a, b, file, away) = child_before_its_parent(&folder, &options).await;
         let shared = remote(folder.to_str().unwrap());
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(false);
-        let make = async || {
-            let replica = Replica::in_memory().unwrap();
-            run(&replica, schema);
-            replica.track_all(&options).await.unwrap();
-            replica
-        };
-        let (a, b) = (make().await, make().await);
-        converge(&[&a, &b], &shared).await;
-        run(&a, "INSERT INTO p VALUES (9, 'nine'); INSERT INTO c VALUES (1, 9, 'child')");
-        sync(&a, &shared).await;
-        let newest = a.log(Some("p"), None, 1).await.unwrap();
-        let (file, away) = (folder.join(format!("changes/{}.msgpack", newest[0].id)), home.path().join("away"));
-        std::fs::rename(&file, &away).unwrap();
-        sync(&b, &shared).await;
-        match is_untracked {
-            true => b.untrack(&["c"]).await.unwrap(),
-            false => b.alter_begin(&["c"]).await.unwrap(),
+        match *case {
+            "after" => alter(&b, "c", "ALTER TABLE c ADD COLUMN extra", &AlterOptions::default()).await,
+            "while altered" => b.alter_begin(&["c"]).await.unwrap(),
+            _ => b.untrack(&["c"]).await.unwrap(),
         }
         std::fs::rename(&away, &file).unwrap();
         sync(&b, &shared).await;
-        match is_untracked {
-            true => drop(b.track(&["c"], &options).await.unwrap()),
-            false => drop(b.alter_end("c", &AlterOptions::default()).await.unwrap()),
+        match *case {
+            "after" => {}
+            "while altered" => drop(b.alter_end("c", &AlterOptions::default()).await.unwrap()),
+            _ => drop(b.track(&["c"], &options).await.unwrap()),
         }
         converge(&[&b, &a], &shared).await;
         for replica in [&a, &b] {
             let pairs = ask(replica, "SELECT p.v, c.v FROM c JOIN p ON p.id = c.p");
-            assert_eq!(pairs, ["'nine'|'child'"], "{is_untracked}");
+            assert_eq!(pairs, ["'nine'|'child'"], "{case}");
         }
         verified(&[&a, &b], &shared).await;
     }

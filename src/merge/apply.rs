@@ -10,14 +10,15 @@ use super::fold::{Key, Plan, Touched};
 use super::notes::without_triggers;
 use super::reason::{Reason, missing_parent, reason_of};
 use super::tables::{MergeTable, Tables};
+use super::values::{rowid_said, winners};
 use crate::changelog::{
-    Log, LoggedField, any_untranslated, any_waits, bind_local, clear_waits, count_held, forget_aside, freed_entity,
-    has_untranslated, hold, list_untranslated_of, local_of, named, read_fields, referred, release, set_free, settle,
-    to_local, unbind_local, wait_for, waiting_for,
+    Log, any_untranslated, any_waits, bind_local, clear_waits, count_held, forget_aside, freed_entity,
+    has_untranslated, hold, list_untranslated_of, local_of, named, referred, release, set_free, settle, to_local,
+    unbind_local, wait_for, waiting_for,
 };
-use crate::db::{bind_value, same_name};
+use crate::db::bind_value;
 use crate::error::{Error, Result};
-use crate::model::{ChangeId, ROWID_FIELD, Registers, Value, digits_of};
+use crate::model::{Registers, Value, digits_of};
 
 /// Rows whose user trigger rolled the whole transaction back: found by one attempt, held by the next.
 pub(super) type Refused = BTreeMap<Key, String>;
@@ -642,15 +643,6 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 }
 
-/// The integer that a change says its row has at its author's.
-fn rowid_said(conn: &Connection, id: ChangeId) -> Result<Option<i64>> {
-    let field = read_fields(conn, id)?.into_iter().find(|field| same_name(&field.name, ROWID_FIELD));
-    Ok(match field.map(|field| field.value) {
-        Some(Value::Integer(rowid)) => Some(rowid),
-        _ => None,
-    })
-}
-
 /// Deletes a row; false if a trigger refuses, or ignores it.
 fn delete(conn: &Connection, table: &MergeTable, key: &Key, row: &[Value]) -> Result<bool, Stop> {
     let deleted = conn.prepare_cached(&table.delete_sql)?.execute(params_from_iter(row.iter().map(bind_value)));
@@ -661,35 +653,6 @@ fn delete(conn: &Connection, table: &MergeTable, key: &Key, row: &[Value]) -> Re
             reason => Err(Error::schema(reason.detail).into()),
         },
     }
-}
-
-/// The values that a row's columns are to have: those at hand, those in the log, and defaults.
-pub(super) fn winners(
-    conn: &Connection,
-    table: &MergeTable,
-    registers: &Registers,
-    touched: &mut Touched,
-) -> Result<Vec<Value>> {
-    let mut read: Option<(ChangeId, Vec<LoggedField>)> = None;
-    let mut values = Vec::with_capacity(table.columns.len());
-    for column in &table.columns {
-        let value = match (touched.take(column.no), registers.get(column.no)) {
-            (Some(value), _) => value,
-            (None, None) => column.default.clone(),
-            (None, Some(register)) => {
-                if read.as_ref().is_none_or(|(id, _)| *id != register.id) {
-                    read = Some((register.id, read_fields(conn, register.id)?));
-                }
-                let fields = read.as_ref().map_or(&[][..], |(_, fields)| fields);
-                let field = fields.iter().find(|field| same_name(&field.name, &column.logged));
-                field.map(|field| field.value.clone()).ok_or_else(|| {
-                    Error::corrupt(format!("the log lacks {}.{} of {}", table.shape.name, column.name, register.id))
-                })?
-            }
-        };
-        values.push(if column.target.is_some() { named(value) } else { value });
-    }
-    Ok(values)
 }
 
 fn row_exists(conn: &Connection, table: &MergeTable, key: &[Value]) -> rusqlite::Result<bool> {

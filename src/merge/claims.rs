@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use rusqlite::Connection;
 
-use super::apply::{Applier, Stop, winners};
+use super::apply::{Applier, Stop};
 use super::fold::{Key, Touched};
 use super::parents::entities;
 use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial, claims_more};
+use super::values::winners;
 use crate::changelog::{clear_waits, to_local};
 use crate::db::{Ident, list};
 use crate::error::Result;

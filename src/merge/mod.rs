@@ -12,6 +12,7 @@ mod pending;
 mod reason;
 mod tables;
 mod trial;
+mod values;
 
 use std::collections::BTreeSet;
 

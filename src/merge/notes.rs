@@ -3,8 +3,9 @@
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, params_from_iter};
 
-use super::apply::{Applier, Stop, winners};
+use super::apply::{Applier, Stop};
 use super::fold::{Key, Plan, Touched};
+use super::values::winners;
 use crate::capture::{Notes, count_journal, same_reference, same_through_affinity, take_notes};
 use crate::changelog::{to_local, to_logged};
 use crate::db::{bind_value, read_value};
