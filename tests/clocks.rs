@@ -2,11 +2,19 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::UNIX_EPOCH;
+
 use common::dated_store::DatedStore;
+use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::wall::{DAY_MS, HOUR_MS, START_MS, Wall, clocked, on_the_wall};
 use common::*;
-use object_store::ObjectStoreExt;
+use futures::TryStreamExt;
+use object_store::memory::InMemory;
 use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+use tokio::runtime::Runtime;
 use zvon::{ErrorKind, Join, Lock, Remote, Replica, Secret, Settings, SyncOptions, SyncReport};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
@@ -459,6 +467,81 @@ async fn a_row_that_a_backup_has_unsealed_is_one_row() {
         assert_eq!(shown, ["'edited'|1", "'kept'|NULL", "'new'|NULL"]);
         assert_verified(replica, &remote).await;
     }
+}
+
+/// By reading: what the file that was backed up had pushed since got another id, and was there twice.
+#[tokio::test]
+async fn a_backup_redates_nothing_that_was_pushed_since() {
+    let directory = tempfile::tempdir().unwrap();
+    let (original, backup) = (directory.path().join("original.db"), directory.path().join("backup.db"));
+    for packed in [false, true] {
+        let (remote, wall) = (fresh_remote(), Wall::at(START_MS));
+        let a = on_the_wall(Replica::init(&original).unwrap(), &wall, 1);
+        run(&a, NOTES);
+        a.track_all(&keyed()).await.unwrap();
+        sync(&a, &remote).await;
+        wall.set(START_MS + 400 * DAY_MS);
+        let rows = if packed { 100 } else { 2 };
+        let numbers = format!("WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {rows})");
+        run(&a, &format!("{numbers} INSERT INTO note SELECT n, 'ahead', n FROM n"));
+        // It is in the log, and has not left.
+        assert_eq!(a.log(None, None, 1000).await.unwrap().len(), rows);
+        run(&a, "PRAGMA wal_checkpoint(TRUNCATE)");
+        std::fs::copy(&original, &backup).unwrap();
+        assert_eq!(sync(&a, &remote).await.pushed, rows as u64);
+        drop(a);
+        wall.set(START_MS);
+        let b = on_the_wall(Replica::open(&backup).unwrap(), &wall, 2);
+        let report = sync(&b, &remote).await;
+        assert_eq!((report.redated, report.pushed), (0, 0));
+        // Others wait for the time of what was there before: a later write has to come after it.
+        run(&b, "UPDATE note SET title = 'later' WHERE id = '1'");
+        let sentence = b.status().await.unwrap().clocks.join("; ");
+        assert!(sentence.contains("were pushed"), "{sentence}");
+        assert_eq!(sync(&b, &remote).await.pushed, 1);
+        assert!(ids(&b, "1").await.is_sorted());
+        assert_verified(&b, &remote).await;
+        for file in std::fs::read_dir(directory.path()).unwrap() {
+            std::fs::remove_file(file.unwrap().path()).unwrap();
+        }
+    }
+}
+
+/// By reading: it was pushed with what was noted as seen before, and got another id when the clock was put right.
+#[tokio::test]
+async fn what_is_sealed_during_a_push_goes_with_the_next_one() {
+    let directory = tempfile::tempdir().unwrap();
+    // The store in memory stamps what it gets with the time that it really is.
+    let start = u64::try_from(UNIX_EPOCH.elapsed().unwrap().as_millis()).unwrap();
+    let (path, store, wall) = (directory.path().join("notes.db"), Arc::new(InMemory::new()), Wall::at(start));
+    let remote = |store: Arc<dyn ObjectStore>| Remote::from_store("memory://pushed", store, "base").unwrap();
+    let a = on_the_wall(Replica::init(&path).unwrap(), &wall, 1);
+    run(&a, NOTES);
+    a.track_all(&keyed()).await.unwrap();
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2)");
+    sync(&a, &remote(store.clone())).await;
+    // The first of two parts is what the remote lost. While it is on its way, another process writes, under a wrong clock.
+    let changes: Vec<_> = store.list(Some(&Path::from("base/changes"))).try_collect().await.unwrap();
+    store.delete(&changes[0].location).await.unwrap();
+    let (now, has_written) = (wall.clone(), AtomicBool::new(false));
+    let writes = move |_, request| {
+        if request == Request::Put && !has_written.swap(true, Ordering::SeqCst) {
+            now.set(start + 400 * DAY_MS);
+            let other = on_the_wall(Replica::open(&path).unwrap(), &now, 2);
+            run(&other, "INSERT INTO note VALUES ('3', 'three', 3)");
+            let seals = move || Runtime::new().unwrap().block_on(other.log(None, None, 9)).unwrap().len();
+            assert_eq!(std::thread::spawn(seals).join().unwrap(), 3);
+            now.set(start + 1);
+        }
+        Verdict::Pass
+    };
+    let report = sync(&a, &remote(FaultyStore::new(&store, writes))).await;
+    assert_eq!((report.healed, report.pushed), (1, 1));
+    assert_eq!(sync(&a, &fresh_remote()).await.redated, 1);
+    assert_eq!(sync(&a, &remote(store.clone())).await.pushed, 1);
+    let changes: Vec<_> = store.list(Some(&Path::from("base/changes"))).try_collect().await.unwrap();
+    assert_eq!(changes.len(), 3, "each change is there under one name");
+    assert_verified(&a, &remote(store)).await;
 }
 
 /// It has to write something to learn the store's time: the identity that the keys are bound to, and no other.

@@ -167,6 +167,68 @@ async fn a_change_that_may_go_at_last_goes_once_though_the_remote_heals_meanwhil
     assert_verified(&a, &folder.remote()).await;
 }
 
+/// By reading: what was lost and could not be put back was struck off, and stayed away when it could.
+#[tokio::test]
+async fn a_lost_change_above_the_limit_is_put_back_once_it_may_go() {
+    let ((a, b, folder), other) = (two().await, SharedFolder::new());
+    run(&a, "INSERT INTO note VALUES ('6', printf('%.5000c', 'x')), ('7', 'seven')");
+    sync(&a, &folder.remote()).await;
+    sync(&a, &other.remote()).await;
+    let large = folder.changes().into_iter().find(|file| fs::metadata(file).unwrap().len() > 5_000).unwrap();
+    let bytes = fs::read(&large).unwrap();
+    fs::remove_file(&large).unwrap();
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 2_000;
+    let a = a.with_settings(settings);
+    for _ in 0..2 {
+        let report = sync(&a, &folder.remote()).await;
+        assert_eq!((report.pushed, report.healed, report.oversize.len()), (0, 0, 1));
+        assert_eq!(a.status().await.unwrap().remotes[0].to_push, 1);
+    }
+    let a = a.with_settings(Settings::default());
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.oversize.len()), (1, 0));
+    assert_eq!(fs::read(&large).unwrap(), bytes);
+    assert_eq!((sync(&a, &folder.remote()).await.pushed, sync(&a, &other.remote()).await.pushed), (0, 0));
+    assert!(a.status().await.unwrap().remotes.iter().all(|remote| remote.to_push == 0));
+    sync(&b, &folder.remote()).await;
+    assert_eq!(table(&a, "note"), table(&b, "note"));
+    assert_verified(&a, &folder.remote()).await;
+}
+
+/// By reading: the same of a table that the remote knows by another key. Here somebody else puts one of them back meanwhile.
+#[tokio::test]
+async fn what_a_remote_lost_of_a_blocked_table_is_put_back_once_the_table_is_free() {
+    let (a, b, folder) = two().await;
+    let other = replica("CREATE TABLE note (id TEXT, title TEXT PRIMARY KEY)").await;
+    let mut same = SyncOptions::default();
+    same.join = Some(zvon::Join::Same);
+    other.sync(&folder.remote(), &same).await.unwrap();
+    let mut right = keyed();
+    right.redefine = true;
+    other.track(&["note"], &right).await.unwrap();
+    sync(&other, &folder.remote()).await;
+    let report = sync(&a, &folder.remote()).await;
+    assert!(report.notices.iter().any(|notice| notice.contains("neither merged nor pushed")), "{report:?}");
+    let files = folder.changes();
+    let lost = [&files[1], &files[3]];
+    let bytes = lost.map(|file| fs::read(file).unwrap());
+    lost.iter().for_each(|file| fs::remove_file(file).unwrap());
+    for layout in [None, Some(Layout::Files)] {
+        assert_eq!(a.sync(&folder.remote(), &options(|o| o.layout = layout)).await.unwrap().pushed, 0);
+        assert_eq!(a.status().await.unwrap().remotes[0].to_push, 2);
+    }
+    fs::write(lost[1], &bytes[1]).unwrap();
+    a.track(&["note"], &right).await.unwrap();
+    assert_eq!(sync(&a, &folder.remote()).await.pushed, 1);
+    assert_eq!(lost.map(|file| fs::read(file).unwrap()), bytes);
+    assert_eq!((sync(&a, &folder.remote()).await.pushed, a.status().await.unwrap().remotes[0].to_push), (0, 0));
+    sync(&b, &folder.remote()).await;
+    for replica in [&a, &b] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_remotes_layout_is_recorded_there_and_changed_by_an_explicit_one() {
     let (a, b, folder) = two().await;

@@ -1,6 +1,6 @@
 //! New ids for own changes that a wrong clock dated too far ahead, while nobody else has seen them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::Connection;
 
@@ -11,9 +11,14 @@ use crate::error::Result;
 use crate::model::{ChangeId, Clock};
 use crate::world::World;
 
+/// Whether the remote has a change.
+pub(super) type IsThere<'a> = &'a mut dyn FnMut(ChangeId) -> Result<bool>;
+
 /// Redates the own changes after `bound` that never left this machine: in order, each above everything pushed or merged
 /// from elsewhere. Log, sequence, registers and conflicts follow. Returns how many there were.
-pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId) -> Result<u64> {
+///
+/// What the remote has did leave, whatever is remembered: this may be a backup of the file that pushed it.
+pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId, is_there: IsThere<'_>) -> Result<u64> {
     let ahead = "SELECT EXISTS (SELECT 1 FROM ZV_CHANGE WHERE id > ?1)";
     if !conn.query_row(ahead, [IdText::new(bound).as_str()], |row| row.get::<_, bool>(0))? {
         return Ok(0);
@@ -21,10 +26,15 @@ pub(crate) fn redate(conn: &Connection, world: &World, bound: ChangeId) -> Resul
     let exposed: Option<ChangeId> = get_metadata(conn, Metadata::ExposedId)?;
     let (own, foreign) = after(conn, bound)?;
     let unseen: Vec<ChangeId> = own.iter().copied().filter(|id| Some(*id) > exposed).collect();
-    let stays = own.into_iter().filter(|id| Some(*id) <= exposed).chain(foreign).max();
     // Where something that others have seen lies ahead, later writes must stay above it: nothing would be gained.
-    if unseen.is_empty() || stays.is_some() {
+    if unseen.is_empty() || unseen.len() < own.len() || !foreign.is_empty() {
         return Ok(0);
+    }
+    for id in unseen.iter().rev() {
+        if is_there(*id)? {
+            set_metadata(conn, Metadata::ExposedId, *id)?;
+            return Ok(0);
+        }
     }
     let mut clock = Clock::new(greatest_up_to(conn, bound)?);
     let renamed: HashMap<ChangeId, ChangeId> =
@@ -59,10 +69,21 @@ fn after(conn: &Connection, bound: ChangeId) -> Result<(Vec<ChangeId>, Vec<Chang
     Ok((own, foreign))
 }
 
+/// The greatest id up to a bound among what was written here and what was merged.
 fn greatest_up_to(conn: &Connection, bound: ChangeId) -> Result<Option<ChangeId>> {
-    let sql = "SELECT max(id) FROM ZV_CHANGE WHERE id <= ?1";
-    let greatest: Option<String> = conn.query_row(sql, [IdText::new(bound).as_str()], |row| row.get(0))?;
-    Ok(greatest.and_then(|id| id.parse().ok()).filter(|id: &ChangeId| !id.is_backfill()))
+    let merged: i64 = get_metadata(conn, Metadata::MergedSeq)?.unwrap_or(0);
+    let mut statement = conn.prepare("SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own")?;
+    let unmerged = statement.query_map([merged], |row| row.get(0))?.map(|id| id_from(id?));
+    let unmerged: HashSet<ChangeId> = unmerged.collect::<Result<_>>()?;
+    let mut statement = conn.prepare("SELECT id FROM ZV_CHANGE WHERE id <= ?1 ORDER BY id DESC")?;
+    let mut rows = statement.query([IdText::new(bound).as_str()])?;
+    while let Some(row) = rows.next()? {
+        let id: Option<ChangeId> = row.get::<_, String>(0)?.parse().ok();
+        if let Some(id) = id.filter(|id| !unmerged.contains(id)) {
+            return Ok(Some(id).filter(|id| !id.is_backfill()));
+        }
+    }
+    Ok(None)
 }
 
 fn rename(conn: &Connection, old: ChangeId, new: ChangeId) -> Result<()> {

@@ -196,7 +196,7 @@ pub(crate) fn set_waiting(conn: &Connection, remote: i64, changes: &[(ChangeId, 
     Ok(())
 }
 
-/// An own change that stays here.
+/// A change that stays here: it is too large for a remote, or of a table that a remote knows by another key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Kept {
     pub(crate) id: ChangeId,

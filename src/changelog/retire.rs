@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use rusqlite::Connection;
 
 use super::conflicts::id_from;
-use super::redate::rename_all;
+use super::redate::{IsThere, rename_all};
 use super::{IdText, Log, lower, read_fields, read_head, touch};
 use crate::db::{Metadata, get_metadata, set_metadata};
 use crate::error::Result;
@@ -87,9 +87,6 @@ fn fill(log: &mut Log<'_>, empty: &BTreeMap<(u32, String), BTreeSet<u32>>, beate
     }
     Ok(())
 }
-
-/// Whether the remote has a change.
-type IsThere<'a> = &'a mut dyn FnMut(ChangeId) -> Result<bool>;
 
 /// What became of backfills.
 struct Retired<'a> {

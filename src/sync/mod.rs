@@ -95,7 +95,6 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     let meeting = meet(session, remote, &row, &listing, options).await?;
     clocks::check(session, remote, &row, &listing, &meeting).await?;
-    redate_own(session, &mut report).await?;
     pull_definitions(session, remote, &row, &listing, options, &mut report).await?;
     let listing = pull_all(session, remote, &row, listing, options, &mut report).await?;
     row.emptied += u64::from(places::reconcile(session, &row, &listing).await?);
@@ -223,21 +222,6 @@ async fn meet(
 /// The most bytes of an identity or a layout.
 const IDENTITY_LIMIT: u64 = 64 << 10;
 
-/// Own changes that a wrong clock dated ahead get new ids while nobody has seen them.
-async fn redate_own(session: &Session, report: &mut SyncReport) -> Result<()> {
-    let (world, drift) = (session.world.clone(), drift_ms(session.settings.max_clock_drift));
-    report.redated = session
-        .run(move |conn| {
-            let tx = immediate(conn)?;
-            let bound = Clock::lower_bound(world.now_ms().saturating_add(drift));
-            let redated = redate(&tx, &world, bound)?;
-            tx.commit()?;
-            Ok(redated)
-        })
-        .await?;
-    Ok(())
-}
-
 pub(crate) fn drift_ms(drift: Duration) -> u64 {
     u64::try_from(drift.as_millis()).unwrap_or(u64::MAX)
 }
@@ -298,20 +282,27 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
         .await
 }
 
+/// Merges what was pulled. Own changes that nobody has seen make room before: those that a wrong clock dated ahead get new ids,
+/// and backfills of rows that the remote knows go. What others have seen is known once everything listed was looked at.
 async fn merge_all(session: &Session, row: &RemoteRow, listing: &Arc<Listing>, report: &mut SyncReport) -> Result<()> {
     let (world, listing, no) = (session.world.clone(), Arc::clone(listing), row.no);
+    let drift = drift_ms(session.settings.max_clock_drift);
     let progress = session.reporter(Phase::Merge);
-    let merged = session
+    let (redated, merged) = session
         .run_in_turns(move |conn, turns| {
             let tx = immediate(conn)?;
             let mut places = Places::new(&tx, no)?;
-            retire_backfills(&tx, &world, &mut |id| plan::is_there(&listing, &mut places, id))?;
+            let mut is_there = |id| plan::is_there(&listing, &mut places, id);
+            let bound = Clock::lower_bound(world.now_ms().saturating_add(drift));
+            let redated = redate(&tx, &world, bound, &mut is_there)?;
+            retire_backfills(&tx, &world, &mut is_there)?;
             drop(places);
             tx.commit()?;
             progress(0, None);
-            merge(conn, &world, turns, &|done| progress(done, None))
+            Ok((redated, merge(conn, &world, turns, &|done| progress(done, None))?))
         })
         .await?;
+    report.redated = redated;
     report.merged = merged.changes;
     report.conflicts = merged.conflicts;
     Ok(())

@@ -49,6 +49,8 @@ struct Producer {
     listing: Arc<Listing>,
     /// Everything up to here had been pushed when the sync began.
     pushed_before: i64,
+    /// What comes after it in the sequence was sealed since and goes next time: until then it may get other ids.
+    until: i64,
     /// Names the packs: each greater than every pack that was there.
     names: Clock,
     now_ms: u64,
@@ -58,10 +60,10 @@ struct Producer {
     done: bool,
 }
 
-/// Changes that are to go, by id, and their places in the sequence.
+/// Changes that are to go, by id, and their places in the sequence; those of lost ones are looked up where they matter.
 #[derive(Default)]
 struct Batch {
-    ids: Vec<(ChangeId, i64)>,
+    ids: Vec<(ChangeId, Option<i64>)>,
     at: usize,
     /// Where the sequence stands after this batch; nothing for lost changes.
     end: Option<i64>,
@@ -78,7 +80,7 @@ pub(super) async fn push(
     listing: &Arc<Listing>,
     report: &mut SyncReport,
 ) -> Result<()> {
-    expose(session).await?;
+    let until = expose(session).await?;
     push_kept_again(session, remote, row, listing, report).await?;
     let progress = session.reporter(Phase::Push);
     let mut total = 0;
@@ -88,6 +90,7 @@ pub(super) async fn push(
         files_only,
         listing: Arc::clone(listing),
         pushed_before: row.pushed_seq,
+        until,
         // A pack that is dated ahead is none to follow: what is named after it would be ahead, too.
         names: Clock::new(listing.packs.iter().map(|pack| pack.id).filter(|id| *id <= session.bound()).max()),
         now_ms: session.world.now_ms(),
@@ -116,8 +119,8 @@ pub(super) async fn push(
     report_oversize(session, report).await
 }
 
-/// Records what may leave this machine before it does: from now on others may have seen it.
-async fn expose(session: &Session) -> Result<()> {
+/// Records what may leave this machine before it does: from now on others may have seen it. Returns how far in the sequence it is.
+async fn expose(session: &Session) -> Result<i64> {
     session
         .run(|conn| {
             let tx = immediate(conn)?;
@@ -127,7 +130,9 @@ async fn expose(session: &Session) -> Result<()> {
                 set_metadata(&tx, Metadata::ExposedId, last)?;
             }
             set_metadata(&tx, Metadata::ExposedBackfills, made)?;
-            Ok(tx.commit()?)
+            let until = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
+            tx.commit()?;
+            Ok(until)
         })
         .await
 }
@@ -194,8 +199,7 @@ impl Producer {
         for id in &lost {
             let is_there = places.is_loose(*id)? || !self.files_only && places.is_packed(*id)?;
             if contains(conn, *id)? && !is_there {
-                // Where it stands in the sequence does not matter: it was there before.
-                ids.push((*id, 0));
+                ids.push((*id, None));
             }
         }
         let packs = !self.files_only && ids.len() > HANDFUL;
@@ -207,8 +211,8 @@ impl Producer {
         let from = pushed_seq(conn, self.no)?.max(self.batch.end.unwrap_or(0));
         let mut batch = Batch { end: Some(from), ..Batch::default() };
         let mut statement =
-            conn.prepare_cached("SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 ORDER BY seq")?;
-        let mut rows = statement.query([from])?;
+            conn.prepare_cached("SELECT seq, change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND seq <= ?2 ORDER BY seq")?;
+        let mut rows = statement.query([from, self.until])?;
         self.done = true;
         while let Some(row) = rows.next()? {
             if batch.ids.len() == MAX_PACK_CHANGES {
@@ -220,7 +224,7 @@ impl Producer {
                 .ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?;
             batch.end = Some(seq);
             if !self.is_there(&mut places, id)? {
-                batch.ids.push((id, seq));
+                batch.ids.push((id, Some(seq)));
             }
         }
         batch.ids.sort_unstable();
@@ -240,6 +244,7 @@ impl Producer {
     fn fill(&mut self, conn: &Connection, blocked: &HashSet<u32>) -> Result<Part> {
         let mut names = Names::default();
         let mut part = Part::default();
+        let mut kept_lost = Vec::new();
         let mut writer = PackWriter::new();
         let mut bytes = 0;
         while let Some(&(id, seq)) = self.batch.ids.get(self.batch.at) {
@@ -251,10 +256,11 @@ impl Producer {
             let table_no = names.number(conn, &change.entity_type)?;
             let file = encode_change(&change);
             if file.len() as u64 > self.limit || blocked.contains(&table_no) {
-                part.kept.push(Kept { id, seq, table_no, bytes: file.len() as u64 });
+                let kept = Kept { id, seq: seq.unwrap_or(0), table_no, bytes: file.len() as u64 };
+                if seq.is_some() { &mut part.kept } else { &mut kept_lost }.push(kept);
                 continue;
             }
-            part.healed += u64::from(seq <= self.pushed_before);
+            part.healed += u64::from(seq.is_none_or(|seq| seq <= self.pushed_before));
             if self.batch.packs && file.len() <= MAX_PACKED_CHANGE {
                 writer.add(id, &file);
             } else {
@@ -262,11 +268,29 @@ impl Producer {
                 part.files.push((id, file.into()));
             }
         }
+        part.kept.extend(placed(conn, kept_lost)?);
         if !writer.is_empty() {
             part.pack = Some((self.names.next(self.now_ms, self.random), writer.finish()));
         }
         Ok(part)
     }
+}
+
+/// Lost changes that stay here, with their places in the sequence, which has no index by change: it is gone through once.
+fn placed(conn: &Connection, kept: Vec<Kept>) -> Result<Vec<Kept>> {
+    if kept.is_empty() {
+        return Ok(kept);
+    }
+    let mut by_id: HashMap<[u8; 16], Kept> = kept.into_iter().map(|kept| (*kept.id.as_bytes(), kept)).collect();
+    let mut found = Vec::with_capacity(by_id.len());
+    let mut statement = conn.prepare("SELECT seq, change_id FROM ZV_SEQUENCE")?;
+    let mut rows = statement.query([])?;
+    while let Some(row) = rows.next()? {
+        if let Some(kept) = by_id.remove(&row.get::<_, [u8; 16]>(1)?) {
+            found.push(Kept { seq: row.get(0)?, ..kept });
+        }
+    }
+    if by_id.is_empty() { Ok(found) } else { Err(Error::corrupt("ZV_SEQUENCE lacks a change that the log holds")) }
 }
 
 /// The tables that the remote knows by another key.
@@ -303,7 +327,7 @@ async fn put_part(
             }
             let mut places = Places::new(&tx, no)?;
             loose.iter().try_for_each(|id| places.remember_loose(*id))?;
-            kept.iter().filter(|kept| kept.seq > 0).try_for_each(|kept| keep(&tx, kept))?;
+            kept.iter().try_for_each(|kept| keep(&tx, kept))?;
             regained.iter().try_for_each(|id| regain(&tx, no, *id))?;
             // Where another sync found the remote empty meanwhile, what was there when this one began has no place any more.
             if let Some(end) = pushed.filter(|_| emptied_now == known_emptied) {
@@ -337,30 +361,29 @@ async fn push_kept_again(
     report: &mut SyncReport,
 ) -> Result<()> {
     let (limit, listed, no) = (session.settings.max_object_bytes, Arc::clone(listing), row.no);
-    let free: HashMap<ChangeId, Bytes> = session
+    let (free, lacking) = session
         .run(move |conn| {
             let blocked = blocked_tables(conn)?;
             let mut places = Places::new(conn, no)?;
-            let mut free = HashMap::new();
+            let (mut free, mut lacking) = (Vec::new(), Vec::new());
             for kept in kept(conn)?.into_iter().filter(|k| k.bytes <= limit && !blocked.contains(&k.table_no)) {
+                free.push(kept.id);
                 if !is_there(&listed, &mut places, kept.id)? {
-                    free.insert(kept.id, Bytes::from(encode_change(&read_change(conn, kept.id)?)));
+                    lacking.push((kept.id, Bytes::from(encode_change(&read_change(conn, kept.id)?))));
                 }
             }
-            Ok(free)
+            Ok((free, lacking))
         })
         .await?;
-    let ids: Vec<ChangeId> = free.keys().copied().collect();
-    report.pushed += free.len() as u64;
-    put_files(session, remote, free.into_iter().collect()).await?;
+    let put: Vec<ChangeId> = lacking.iter().map(|(id, _)| *id).collect();
+    report.pushed += put.len() as u64;
+    put_files(session, remote, lacking).await?;
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
             let mut places = Places::new(&tx, no)?;
-            for id in ids {
-                unkeep(&tx, no, id)?;
-                places.remember_loose(id)?;
-            }
+            free.iter().try_for_each(|id| unkeep(&tx, no, *id))?;
+            put.iter().try_for_each(|id| places.remember_loose(*id))?;
             Ok(tx.commit()?)
         })
         .await
