@@ -6,7 +6,7 @@ use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::Connection;
 use rusqlite::config::DbConfig;
-use zvon::{Join, Replica, SyncOptions, TrackOptions};
+use zvon::{AlterOptions, Join, Replica, SyncOptions, TrackOptions};
 
 /// A replica in memory whose tables are all tracked as they are by default.
 async fn usual(schema: &str) -> Replica {
@@ -804,6 +804,46 @@ async fn a_table_that_is_tracked_or_not_counts_for_the_rows_that_refer_to_it() {
     converge(&[&a, &b], &remote).await;
     assert_eq!((held(&b).await, ask(&b, "SELECT id FROM child")), (0, vec!["'a'".to_owned()]));
     assert_verified(&b, &remote).await;
+}
+
+/// By reading: the integer of a parent that went meanwhile was given to another row, which was taken for the parent.
+#[tokio::test]
+async fn an_integer_that_a_row_of_a_table_that_is_not_tracked_refers_to_is_given_to_nobody_else() {
+    let schema = "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT);
+                  CREATE TABLE child (id INTEGER PRIMARY KEY, parent_id INTEGER REFERENCES parent, n);
+                  INSERT INTO parent VALUES (1, 'one'), (2, 'two'), (3, 'three'); INSERT INTO child VALUES (1, 2, 0), (2, 3, 0)";
+    for case in ["altered", "untracked"] {
+        let (a, b, remote) = (usual(schema).await, usual(schema.split("INSERT").next().unwrap()).await, fresh_remote());
+        converge(&[&a, &b], &remote).await;
+        match case {
+            "untracked" => b.untrack(&["child"]).await.unwrap(),
+            _ => b.alter_begin(&["child"]).await.unwrap(),
+        }
+        // One goes, another gets another integer; new rows have theirs where they were made.
+        run(&b, "PRAGMA foreign_keys = OFF; UPDATE parent SET id = 20 WHERE id = 3");
+        run(
+            &a,
+            "PRAGMA foreign_keys = OFF; UPDATE child SET parent_id = 1 WHERE id = 1; DELETE FROM parent WHERE id = 2",
+        );
+        converge(&[&a, &b], &remote).await;
+        run(
+            &a,
+            "INSERT INTO parent VALUES (2, 'new'); UPDATE parent SET id = 30 WHERE id = 3; UPDATE child SET parent_id = 30 WHERE id = 2; INSERT INTO parent VALUES (3, 'newer')",
+        );
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(ask(&b, "SELECT name FROM parent WHERE id IN (2, 3)"), [] as [&str; 0], "{case}");
+        match case {
+            "untracked" => drop(b.track(&["child"], &TrackOptions::default()).await.unwrap()),
+            _ => drop(b.alter_end("child", &AlterOptions::default()).await.unwrap()),
+        }
+        let shown =
+            alike(&[&b, &a], &remote, "SELECT child.n, name FROM child JOIN parent ON parent.id = parent_id").await;
+        assert_eq!(shown, ["0|'one'", "0|'three'"], "{case}");
+        // What nobody refers to any more is free again.
+        run(&a, "INSERT INTO parent VALUES (22, 'last')");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(ask(&b, "SELECT count(*) FROM ZV_FREED"), ["0"]);
+    }
 }
 
 /// By reading on from seed 5080126 of the simulation: of a row of which a reference is left out of the log, the others go on.

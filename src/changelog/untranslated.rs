@@ -1,5 +1,7 @@
 //! Own writes that refer to rows which are not there, and integers that rows gave up: what a seal and a merge come back to.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, OptionalExtension};
 
 use crate::error::Result;
@@ -87,8 +89,10 @@ pub(crate) fn list_freed(conn: &Connection) -> Result<Vec<(u32, i64, String)>> {
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
-/// Forgets those of a table.
-pub(crate) fn forget_freed(conn: &Connection, table_no: u32) -> Result<()> {
-    conn.prepare_cached("DELETE FROM ZV_FREED WHERE table_no = ?1")?.execute([table_no])?;
+/// Forgets those of a table, but for some.
+pub(crate) fn forget_freed(conn: &Connection, table_no: u32, but: &BTreeSet<i64>) -> Result<()> {
+    let json = serde_json::to_string(but).expect("a list of integers is always JSON");
+    let sql = "DELETE FROM ZV_FREED WHERE table_no = ?1 AND local NOT IN (SELECT value FROM json_each(?2))";
+    conn.prepare_cached(sql)?.execute((table_no, json))?;
     Ok(())
 }

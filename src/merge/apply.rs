@@ -582,20 +582,30 @@ impl<'a, 'c> Applier<'a, 'c> {
         }
         let changed = !plan.is_empty();
         self.apply(plan)?;
-        // The integers find the rows that refer to them, so they go last.
-        for key in gone {
+        self.give_integers_up(gone)?;
+        Ok(changed)
+    }
+
+    /// Takes the integers of rows that are not shown. They find the rows that refer to them, so this comes last; of those that can
+    /// only be looked at later it is remembered what they refer to.
+    fn give_integers_up(&mut self, rows: Vec<Key>) -> Result<(), Stop> {
+        let conn = self.log.conn;
+        let mut by_table: BTreeMap<u32, BTreeMap<i64, String>> = BTreeMap::new();
+        for key in rows {
             if !self.is_shown(&key)? {
-                let conn = self.log.conn;
-                if self.tables.is_referred_to_from_away(key.0)
-                    && let Some(local) = local_of(conn, key.0, &key.1)?
-                    && freed_entity(conn, key.0, local)?.as_ref() != Some(&key.1)
-                {
-                    set_free(conn, key.0, local, &key.1)?;
-                }
+                let local = local_of(conn, key.0, &key.1)?;
                 unbind_local(conn, key.0, &key.1)?;
+                local.map(|local| by_table.entry(key.0).or_default().insert(local, key.1));
             }
         }
-        Ok(changed)
+        for (table_no, rows) in by_table {
+            for local in self.tables.remembered(conn, table_no, rows.keys().copied().collect())? {
+                if freed_entity(conn, table_no, local)?.as_ref() != Some(&rows[&local]) {
+                    set_free(conn, table_no, local, &rows[&local])?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Inserts a row; one that is there already (written while capture was off) gets the values instead.

@@ -14,7 +14,7 @@ mod tables;
 mod trial;
 mod values;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rusqlite::{Connection, Transaction};
 
@@ -230,15 +230,19 @@ impl Work {
 fn take_given_up(tx: &Transaction<'_>, tables: &Tables, touched: &mut Vec<Key>) -> Result<Vec<Key>, Stop> {
     let (mut deleted, mut moved_on, mut left) = (Vec::new(), Vec::new(), Vec::new());
     let freed = list_freed(tx)?;
+    let mut nobodys: BTreeMap<u32, BTreeSet<i64>> = BTreeMap::new();
     for (table_no, local, entity_id) in freed.iter().rev() {
+        let locals = nobodys.entry(*table_no).or_default();
         match (entity_of(tx, *table_no, *local)?, local_of(tx, *table_no, entity_id)?) {
             (None, None) => {
                 bind_local(tx, *table_no, *local, entity_id)?;
                 deleted.push((*table_no, entity_id.clone()));
+                locals.insert(*local);
             }
             (None, Some(now)) => {
                 moved_on.push((*table_no, *local));
                 left.push(children::Left { parent_no: *table_no, before: *local, now });
+                locals.insert(*local);
             }
             (Some(_), _) => moved_on.push((*table_no, *local)),
         }
@@ -246,9 +250,8 @@ fn take_given_up(tx: &Transaction<'_>, tables: &Tables, touched: &mut Vec<Key>) 
     touched.extend(children::referring(tx, tables, &moved_on)?);
     children::follow(tx, tables, &left)?;
     // Whoever refers to them has been looked at, unless their table is away.
-    let parents: BTreeSet<u32> = freed.iter().map(|(table_no, _, _)| *table_no).collect();
-    for table_no in parents.into_iter().filter(|no| !tables.is_referred_to_from_away(*no)) {
-        forget_freed(tx, table_no)?;
+    for (table_no, locals) in nobodys {
+        forget_freed(tx, table_no, &tables.remembered(tx, table_no, locals)?)?;
     }
     Ok(deleted)
 }

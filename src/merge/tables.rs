@@ -1,11 +1,13 @@
 //! The tracked tables as a merge needs them: columns by number, defaults, statements' text. Reads the schema; writes nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use rusqlite::Connection;
 
-use crate::changelog::{Log, References, Tracked, entity_of, list_tracked};
-use crate::db::{Affinity, Ident, Table, condition, constant_default, list, read_table, same_name};
+use crate::changelog::{Log, References, Tracked, entity_of, freed_entity, integer_in, list_tracked};
+use crate::db::{
+    Affinity, Ident, Table, condition, constant_default, list, read_table, read_value, refers_to_any, same_name,
+};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, KeyPart, ROWID_FIELD, Value, digits_of};
 
@@ -148,10 +150,10 @@ impl MergeTable {
         })
     }
 
-    /// Whether an integer key is no row's, and promised to none.
+    /// Whether an integer key is no row's, and promised to none; nor is a row that gave it up still referred to by it.
     pub(super) fn is_free(&self, conn: &Connection, local: i64) -> Result<bool> {
         let taken = conn.prepare_cached(&self.select_sql)?.exists([local])?;
-        Ok(!taken && entity_of(conn, self.no(), local)?.is_none())
+        Ok(!taken && entity_of(conn, self.no(), local)?.is_none() && freed_entity(conn, self.no(), local)?.is_none())
     }
 
     /// Whether an integer key was given before in a table where SQLite never gives one twice.
@@ -175,7 +177,8 @@ impl MergeTable {
         let table = Ident(&self.shape.name);
         let shown = format!("SELECT max({column}) FROM {table}");
         let shown: Option<i64> = conn.prepare_cached(&shown)?.query_row([], |row| row.get(0))?;
-        let promised = "SELECT max(local) FROM ZV_LOCAL WHERE table_no = ?1";
+        let promised = "SELECT max(local) FROM (SELECT max(local) AS local FROM ZV_LOCAL WHERE table_no = ?1 \
+                        UNION ALL SELECT max(local) FROM ZV_FREED WHERE table_no = ?1)";
         let promised: Option<i64> = conn.prepare_cached(promised)?.query_row([self.no()], |row| row.get(0))?;
         let given = self.given(conn)?;
         let greatest = shown.max(promised).max(given).unwrap_or(0).max(0);
@@ -249,6 +252,8 @@ pub(super) struct Tables {
     by_no: HashMap<u32, MergeTable>,
     /// Tables that merges leave alone while they are being altered, or defined otherwise elsewhere.
     away: BTreeSet<u32>,
+    /// The names of tables that are tracked no more and may be again.
+    untracked: BTreeMap<u32, String>,
     pub(super) references: References,
     /// The number of the reserved field `zv_rowid`.
     pub(super) rowid_column: u32,
@@ -258,8 +263,9 @@ impl Tables {
     pub(super) fn load(log: &mut Log<'_>) -> Result<Self> {
         let (mut by_no, triggered) = (HashMap::new(), triggered(log.conn)?);
         let references = References::load(log.conn)?;
-        let (live, others): (Vec<Tracked>, Vec<Tracked>) =
-            list_tracked(log.conn)?.into_iter().filter(|tracked| tracked.active).partition(Tracked::is_live);
+        let (active, inactive): (Vec<Tracked>, Vec<Tracked>) =
+            list_tracked(log.conn)?.into_iter().partition(|tracked| tracked.active);
+        let (live, others): (Vec<Tracked>, Vec<Tracked>) = active.into_iter().partition(Tracked::is_live);
         for tracked in live {
             if let Some(shape) = read_table(log.conn, tracked.name())? {
                 let has_triggers = triggered.iter().any(|name| same_name(name, &shape.name));
@@ -269,12 +275,30 @@ impl Tables {
         rank(&mut by_no);
         let rowid_column = log.names.number(log.conn, ROWID_FIELD)?;
         let away = others.iter().map(Tracked::table_no).collect();
-        Ok(Self { by_no, away, references, rowid_column })
+        let untracked = inactive.iter().map(|tracked| (tracked.table_no(), tracked.name().to_owned())).collect();
+        Ok(Self { by_no, away, untracked, references, rowid_column })
     }
 
-    /// Whether rows that refer to a table's integers can only be looked at later.
-    pub(super) fn is_referred_to_from_away(&self, no: u32) -> bool {
-        !self.away.is_empty() && self.references.to(no).iter().any(|(child, _)| self.away.contains(child))
+    /// Which of the integers that a table's rows gave up are to be remembered: rows that refer to them can only be looked at later.
+    /// Of a table that is tracked no more, which may be for ever, that goes for the integers that it holds.
+    pub(super) fn remembered(&self, conn: &Connection, no: u32, freed: BTreeSet<i64>) -> Result<BTreeSet<i64>> {
+        let children = self.references.to(no);
+        if freed.is_empty() || children.iter().any(|(child, _)| self.away.contains(child)) {
+            return Ok(freed);
+        }
+        let json = serde_json::to_string(&freed).expect("a list of integers is always JSON");
+        let mut held = BTreeSet::new();
+        for (child, column) in children {
+            let Some(name) = self.untracked.get(&child) else { continue };
+            let sql = format!("SELECT DISTINCT {} FROM {} WHERE {}", Ident(column), Ident(name), refers_to_any(column));
+            // It may be gone, or have another shape, and refers to nothing then.
+            let Ok(mut statement) = conn.prepare(&sql) else { continue };
+            let mut rows = statement.query([&json])?;
+            while let Some(row) = rows.next()? {
+                held.extend(integer_in(&read_value(row.get_ref(0)?)));
+            }
+        }
+        Ok(freed.intersection(&held).copied().collect())
     }
 
     pub(super) fn get(&self, no: u32) -> Option<&MergeTable> {
