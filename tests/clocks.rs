@@ -363,6 +363,50 @@ async fn a_copy_with_a_new_column_says_nothing_of_rows_that_the_remote_knows() {
     }
 }
 
+/// By reading: the backfills of a table that was tracked after its changes had been pulled did not give way to these.
+#[tokio::test]
+async fn a_copy_that_tracks_a_table_late_says_nothing_of_rows_that_the_remote_knows() {
+    let (a, remote) = (on_the_wall(Replica::in_memory().unwrap(), &Wall::at(START_MS), 1), fresh_remote());
+    run(&a, NOTES);
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)");
+    a.track_all(&keyed()).await.unwrap();
+    sync(&a, &remote).await;
+    run(&a, "UPDATE note SET title = 'new' WHERE id = '1'; DELETE FROM note WHERE id = '2'");
+    let b = on_the_wall(Replica::in_memory().unwrap(), &Wall::at(START_MS), 2);
+    run(&b, "CREATE TABLE other (id TEXT PRIMARY KEY); INSERT INTO other VALUES ('x'), ('y'), ('z')");
+    b.track(&["other"], &keyed()).await.unwrap();
+    join(&b, &remote).await;
+    run(&b, NOTES);
+    run(&b, "ALTER TABLE note ADD COLUMN tag TEXT");
+    run(
+        &b,
+        "INSERT INTO note VALUES ('1', 'old', 0, 'b'), ('2', 'old', 0, NULL), ('3', 'old', 0, NULL), ('4', 'four', 4, NULL)",
+    );
+    b.track(&["note"], &keyed()).await.unwrap();
+    let shown = ["'1'|'one'|1|'b'", "'2'|'two'|2|NULL", "'3'|'three'|3|NULL", "'4'|'four'|4|NULL"];
+    assert_eq!(table(&b, "note"), shown);
+    // What the remote does not know is told: the row that it lacks, and a column of the others.
+    let report = sync(&b, &remote).await;
+    assert_eq!((report.pushed, report.conflicts), (4, 0));
+    for replica in [&a, &b] {
+        sync(replica, &remote).await;
+        let shown = rows(&replica.connection(), "SELECT id, title, n FROM note ORDER BY id");
+        assert_eq!(shown, ["'1'|'new'|1", "'3'|'three'|3", "'4'|'four'|4"]);
+        assert_verified(replica, &remote).await;
+    }
+    // The same of a column whose changes were here before it.
+    run(&a, "ALTER TABLE note ADD COLUMN late TEXT");
+    run(&a, "UPDATE note SET late = 'a'");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "ALTER TABLE note ADD COLUMN late TEXT");
+    run(&b, "UPDATE note SET late = 'b'");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT DISTINCT late FROM note"), ["'a'"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
 #[tokio::test]
 async fn a_replica_copied_before_its_first_sync_rewrites_no_file_of_the_other() {
     let directory = tempfile::tempdir().unwrap();

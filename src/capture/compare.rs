@@ -8,7 +8,7 @@ use super::retranslate::{Rekeyed, follow_rekeyed};
 use crate::changelog::{
     Keyed, Log, LoggedField, Source, Tracked, Untranslated, entity_of, freed_entity, give_up_local, integer_in,
     is_touched, leave_out, local_of, move_local, read_fields, referred, set_free, to_local, to_logged, touch,
-    unbind_local, waits_for,
+    unbind_local, waits_for, yield_to_waiting,
 };
 use crate::db::{
     Affinity, Ident, Metadata, Table, bind_value, condition, constant_default, get_metadata, list, read_affinity,
@@ -79,6 +79,7 @@ pub(crate) fn compare(
     let log = recorder.log;
     set_metadata(log.conn, Metadata::Backfilled, backfilled)?;
     log.flush()?;
+    yield_to_waiting(log, world, tracked.table_no())?;
     Ok(found)
 }
 
@@ -252,9 +253,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
                         edited.push(n);
                         continue;
                     }
-                    // The register came from elsewhere before the column was here, and so was never shown.
+                    // The register came before the column was here, and so was never shown. What others know is not backfilled.
                     touch(self.recorder.conn(), self.source.table_no, entity_id)?;
-                    if !self.same(lead, n, now, &self.defaults[n])? {
+                    if register.own && !self.same(lead, n, now, &self.defaults[n])? {
                         new.push(n);
                     }
                 }

@@ -54,6 +54,6 @@ pub(crate) use remotes::{
     remember_definition, remember_identity, remember_refused, remember_remote, set_pushed, set_synced, set_waiting,
     unkeep, waiting,
 };
-pub(crate) use retire::retire_backfills;
+pub(crate) use retire::{retire_backfills, yield_to_waiting};
 pub(crate) use separate::separate;
 pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for, waits_for};

@@ -19,36 +19,66 @@ const BATCH: usize = 10_000;
 /// Takes back what the own backfills that never left this machine say of columns that a pulled, unmerged change writes.
 /// What the remote has under its own name, as a copy of this file pushed it, stays. Returns how many backfills went altogether.
 pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: IsThere<'_>) -> Result<u64> {
-    let made: u64 = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
-    let exposed: u64 = get_metadata(conn, Metadata::ExposedBackfills)?.unwrap_or(0);
-    if made <= exposed {
+    if !any_unseen(conn)? {
         return Ok(0);
     }
     let mut log = Log::new(conn)?;
     let cursor: i64 = get_metadata(conn, Metadata::MergedSeq)?.unwrap_or(0);
+    let pulled = "SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq";
     let beaten = merged_backfills(conn, cursor)?;
+    let gone = give_way_to_each(&mut log, world, is_there, (pulled, cursor), &beaten)?;
+    log.finish()?;
+    Ok(gone)
+}
+
+/// The same for the changes that wait for a table which is tracked from now on: they were pulled before it had any backfills.
+pub(crate) fn yield_to_waiting(log: &mut Log<'_>, world: &World, table_no: u32) -> Result<u64> {
+    if !any_unseen(log.conn)? {
+        return Ok(0);
+    }
+    log.flush()?;
+    let waiting = "SELECT change_id FROM ZV_PENDING WHERE table_no = ?1 AND column_no IS NULL ORDER BY change_id";
+    // What a remote has of them all the same is pulled again.
+    give_way_to_each(log, world, &mut |_| Ok(false), (waiting, table_no.into()), &[])
+}
+
+/// Whether there are backfills that never left this machine.
+fn any_unseen(conn: &Connection) -> Result<bool> {
+    let made: u64 = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
+    let exposed: u64 = get_metadata(conn, Metadata::ExposedBackfills)?.unwrap_or(0);
+    Ok(made > exposed)
+}
+
+fn give_way_to_each(
+    log: &mut Log<'_>,
+    world: &World,
+    is_there: IsThere<'_>,
+    (sql, parameter): (&str, i64),
+    beaten: &[ChangeId],
+) -> Result<u64> {
+    let conn = log.conn;
     let mut retired = Retired {
-        first: exposed,
+        first: get_metadata(conn, Metadata::ExposedBackfills)?.unwrap_or(0),
         is_there,
         gone: BTreeSet::new(),
         cut: BTreeSet::new(),
         empty: (!beaten.is_empty()).then(BTreeMap::new),
     };
-    let mut statement = conn.prepare("SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq")?;
-    let mut rows = statement.query([cursor])?;
+    let mut statement = conn.prepare(sql)?;
+    let mut rows = statement.query([parameter])?;
     while let Some(row) = rows.next()? {
-        retired.give_way(&mut log, id_from(row.get(0)?)?)?;
+        retired.give_way(log, id_from(row.get(0)?)?)?;
         if log.cached() >= BATCH {
             log.flush()?;
         }
     }
     drop(rows);
     if let Some(empty) = &retired.empty {
-        fill(&mut log, empty, &beaten)?;
+        fill(log, empty, beaten)?;
     }
-    log.finish()?;
+    log.flush()?;
     remove(conn, &retired.gone)?;
-    rename_cut(conn, world, made, &retired.cut - &retired.gone)?;
+    rename_cut(conn, world, &retired.cut - &retired.gone)?;
     Ok(retired.gone.len() as u64)
 }
 
@@ -111,7 +141,7 @@ impl Retired<'_> {
         let mut backfills: BTreeSet<ChangeId> =
             entity.registers.iter().filter(|(_, r)| r.own && is_unseen(r.id)).map(|(_, r)| r.id).collect();
         for id in backfills.clone() {
-            if (self.is_there)(id)? {
+            if id == pulled || (self.is_there)(id)? {
                 backfills.remove(&id);
             }
         }
@@ -136,10 +166,11 @@ impl Retired<'_> {
 }
 
 /// A name always has the same bytes: what is left of a backfill gets another, as a copy of this file may push the whole.
-fn rename_cut(conn: &Connection, world: &World, made: u64, cut: BTreeSet<ChangeId>) -> Result<()> {
+fn rename_cut(conn: &Connection, world: &World, cut: BTreeSet<ChangeId>) -> Result<()> {
     if cut.is_empty() {
         return Ok(());
     }
+    let made: u64 = get_metadata(conn, Metadata::Backfilled)?.unwrap_or(0);
     let cut: Vec<ChangeId> = cut.into_iter().collect();
     let renamed: HashMap<ChangeId, ChangeId> =
         cut.iter().zip(made..).map(|(old, n)| (*old, Clock::backfill(n, world.random()))).collect();
