@@ -309,6 +309,13 @@ impl Tables {
         self.by_no.get_mut(&no)
     }
 
+    /// The numbers of all, in order.
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        let mut numbers: Vec<u32> = self.by_no.keys().copied().collect();
+        numbers.sort_unstable();
+        numbers
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &MergeTable> {
         self.by_no.values()
     }
