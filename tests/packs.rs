@@ -10,7 +10,10 @@ use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::packs::{pack, unpack};
 use common::wall::{DAY_MS, START_MS, Wall, on_the_wall};
 use common::{assert_verified, replica, run, sync, table};
+use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
 use serde_json::{Value, json};
 use zvon::{ErrorKind, Join, Remote, Replica, SyncOptions};
 
@@ -52,6 +55,27 @@ async fn a_pack_that_vanished_is_put_back_by_whoever_syncs_next() {
         assert_verified(replica, &store.remote()).await;
         assert_eq!(sync(replica, &store.remote()).await.requests.get, 0);
     }
+}
+
+/// By reading: what was on its way was still on the list, and was read from it again.
+#[tokio::test]
+async fn as_many_lost_changes_as_a_pack_holds_are_put_back_once() {
+    let (a, store) = (replica("CREATE TABLE note (id TEXT PRIMARY KEY)").await, Arc::new(InMemory::new()));
+    let remote = Remote::from_store("memory://slow", FaultyStore::new(&store, |_, _| Verdict::Yield), "base").unwrap();
+    let insert = |rows: u32| {
+        let sql = "WITH RECURSIVE i (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM i WHERE i < ?1) INSERT INTO note SELECT ?1 || '-' || i FROM i";
+        a.connection().execute(sql, [rows]).unwrap();
+    };
+    insert(1);
+    sync(&a, &remote).await;
+    insert(100_000);
+    sync(&a, &remote).await;
+    let packs: Vec<_> = store.list(Some(&Path::from("base/packs"))).try_collect().await.unwrap();
+    for pack in packs {
+        store.delete(&pack.location).await.unwrap();
+    }
+    let report = sync(&a, &remote).await;
+    assert_eq!((report.pushed, report.healed), (100_000, 100_000));
 }
 
 #[tokio::test]

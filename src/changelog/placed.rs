@@ -260,11 +260,12 @@ pub(crate) fn regain(conn: &Connection, remote: i64, id: ChangeId) -> Result<()>
     Ok(())
 }
 
-/// The first changes that are to be put back, by id.
-pub(crate) fn lost(conn: &Connection, remote: i64, limit: usize) -> Result<Vec<ChangeId>> {
-    let sql = "SELECT change_id FROM ZV_LOST WHERE remote_no = ?1 ORDER BY change_id LIMIT ?2";
+/// The next changes that are to be put back, by id.
+pub(crate) fn lost(conn: &Connection, remote: i64, after: Option<ChangeId>, limit: usize) -> Result<Vec<ChangeId>> {
+    let sql = "SELECT change_id FROM ZV_LOST WHERE remote_no = ?1 AND change_id > ?2 ORDER BY change_id LIMIT ?3";
     let mut statement = conn.prepare_cached(sql)?;
-    let mut rows = statement.query((remote, limit))?;
+    let after = after.as_ref().map_or(&[][..], |id| id.as_bytes());
+    let mut rows = statement.query((remote, after, limit))?;
     let mut ids = Vec::new();
     while let Some(row) = rows.next()? {
         ids.push(id_from(row.get(0)?)?);

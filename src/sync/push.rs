@@ -56,6 +56,8 @@ struct Producer {
     now_ms: u64,
     random: u64,
     batch: Batch,
+    /// The last lost change that was looked at: what is on its way is still on the list of them.
+    last_lost: Option<ChangeId>,
     lost_done: bool,
     done: bool,
 }
@@ -96,6 +98,7 @@ pub(super) async fn push(
         now_ms: session.world.now_ms(),
         random: session.world.random(),
         batch: Batch::default(),
+        last_lost: None,
         lost_done: false,
         done: false,
     };
@@ -179,7 +182,8 @@ impl Producer {
 
     fn next_batch(&mut self, conn: &Connection) -> Result<Option<Batch>> {
         if !self.lost_done {
-            let lost = lost(conn, self.no, MAX_PACK_CHANGES)?;
+            let lost = lost(conn, self.no, self.last_lost, MAX_PACK_CHANGES)?;
+            self.last_lost = lost.last().copied().or(self.last_lost);
             self.lost_done = lost.len() < MAX_PACK_CHANGES;
             if !lost.is_empty() {
                 return self.batch_of_lost(conn, lost).map(Some);

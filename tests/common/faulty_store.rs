@@ -35,6 +35,8 @@ pub enum Verdict {
     Hang(Arc<Notify>),
     /// It is answered when all who are to meet at the barrier have asked.
     Meet(Arc<Barrier>),
+    /// It is answered once everybody else has had turns.
+    Yield,
     /// It is answered, with this size as that of every object.
     Claim(u64),
     /// A listing is answered with made-up names of 100,000 numbers, over and over without an end.
@@ -91,6 +93,12 @@ async fn begin(verdict: &Verdict) -> object_store::Result<()> {
         }
         Verdict::Meet(barrier) => {
             barrier.wait().await;
+            Ok(())
+        }
+        Verdict::Yield => {
+            for _ in 0..100 {
+                tokio::task::yield_now().await;
+            }
             Ok(())
         }
         Verdict::Pass | Verdict::FailAfter | Verdict::Claim(_) | Verdict::Names(_) => Ok(()),
