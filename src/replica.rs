@@ -261,9 +261,14 @@ impl Replica {
             let tables = crate::capture::parents_first(conn, tables)?;
             seal(conn, &world, turns)?;
             let done: Result<Vec<TrackedNow>> = sealed(conn, &world, |log| {
-                let done: Result<Vec<TrackedNow>> =
-                    tables.iter().map(|table| track(log, &world, table, &options)).collect();
-                let mut done = done?;
+                let track_one = |table: &String| {
+                    let mut options = options.clone();
+                    if options.enforce_fk.is_none() {
+                        options.enforce_fk = sync::is_enforced_elsewhere(log.conn, table)?;
+                    }
+                    track(log, &world, table, &options)
+                };
+                let mut done = tables.iter().map(track_one).collect::<Result<Vec<TrackedNow>>>()?;
                 sync::define(log.conn)?;
                 for now in done.iter_mut().filter(|_| redefine) {
                     sync::redefine(log.conn, &mut now.tracked)?;

@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use zvon::{Replica, TrackOptions, UnknownName};
+use zvon::{Join, Replica, SyncOptions, TrackOptions, UnknownName};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 const THREE: &str = "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)";
@@ -416,4 +416,62 @@ async fn the_last_word_on_foreign_keys_counts_and_no_older_schema_with_it() {
 
 fn columns(replica: &Replica) -> Vec<String> {
     rows(&replica.connection(), "SELECT name FROM pragma_table_info('child')")
+}
+
+/// By reading: of two definitions of one version the greater hash counted, be it that of a newcomer.
+#[tokio::test]
+async fn a_newcomer_takes_keys_and_foreign_keys_from_those_who_were_there() {
+    for name in ["a", "b", "c", "d", "e", "f"] {
+        let remote = fresh_remote();
+        let schema = format!(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, {name} TEXT); CREATE TABLE c (id TEXT PRIMARY KEY, {name} INTEGER REFERENCES p)"
+        );
+        let first = Replica::in_memory().unwrap();
+        run(&first, &schema);
+        first.track_all(&TrackOptions::default()).await.unwrap();
+        run(&first, "INSERT INTO p VALUES (1, 'one'); INSERT INTO c VALUES ('1', 1)");
+        sync(&first, &remote).await;
+        // It knows rows by their numbers, has more columns, and has a row whose parent is missing.
+        let newcomer = Replica::in_memory().unwrap();
+        run(&newcomer, &schema);
+        run(&newcomer, "ALTER TABLE c ADD COLUMN more; INSERT INTO c VALUES ('2', 7, NULL)");
+        newcomer.track_all(&keyed()).await.unwrap();
+        let mut join = SyncOptions::default();
+        join.join = Some(Join::Same);
+        let report = newcomer.sync(&remote, &join).await.unwrap();
+        assert!(report.notices.iter().any(|notice| notice.contains("p: a row is known by")), "{report:?}");
+        for replica in [&first, &newcomer, &first] {
+            sync(replica, &remote).await;
+        }
+        let is_blocked = async |replica: &Replica| {
+            let differences = replica.status().await.unwrap().notices;
+            differences.iter().any(|sentence| sentence.contains("neither merged nor pushed"))
+        };
+        assert!(!is_blocked(&first).await && is_blocked(&newcomer).await, "{name}");
+        let enforced = "SELECT enforce_fk FROM ZV_TRACKED WHERE name = 'c'";
+        for replica in [&first, &newcomer] {
+            assert_eq!(rows(&replica.connection(), enforced), ["1"], "{name}");
+        }
+        run(&first, "INSERT INTO p VALUES (2, 'two')");
+        assert_eq!(sync(&first, &remote).await.pushed, 1, "{name}");
+    }
+}
+
+/// By reading: a table that is tracked after its definition was pulled said of its foreign keys what it found, and had the last word.
+#[tokio::test]
+async fn a_table_that_is_tracked_later_takes_its_foreign_keys_from_those_who_were_there() {
+    let schema = "CREATE TABLE p (id TEXT PRIMARY KEY); CREATE TABLE c (id TEXT PRIMARY KEY, p TEXT REFERENCES p)";
+    let (a, b, remote) = (replica(schema).await, Replica::in_memory().unwrap(), fresh_remote());
+    sync(&a, &remote).await;
+    run(&b, schema);
+    run(&b, "INSERT INTO c VALUES ('1', 'nobody')");
+    b.track(&["p"], &keyed()).await.unwrap();
+    sync(&b, &remote).await;
+    b.track(&["c"], &keyed()).await.unwrap();
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT enforce_fk FROM ZV_TRACKED"), ["1", "1"]);
+        assert_eq!(replica.held().await.unwrap().rows.len(), 1);
+        assert_verified(replica, &remote).await;
+    }
 }

@@ -49,10 +49,10 @@ pub(crate) use untranslated::{
 pub(crate) use redate::redate;
 pub(crate) use remembered::{doubt_remote, forget_wrong, wrong_memory};
 pub(crate) use remotes::{
-    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, ask_for_refused, count_refused, definitions, forget_refused,
-    keep, kept, known_identities, list_remotes, newest_definition, pushed_seq, refused_file, refused_files,
-    remember_definition, remember_identity, remember_refused, remember_remote, set_pushed, set_synced, set_waiting,
-    unkeep, waiting,
+    Definition, Kept, LayoutRow, RefusedFile, RemoteRow, ask_for_refused, count_refused, definitions,
+    forget_definition, forget_refused, keep, kept, known_identities, list_remotes, newest_definition, pushed_seq,
+    refused_file, refused_files, remember_definition, remember_identity, remember_refused, remember_remote, set_pushed,
+    set_synced, set_waiting, unkeep, waiting,
 };
 pub(crate) use retire::{retire_backfills, yield_to_waiting};
 pub(crate) use separate::separate;

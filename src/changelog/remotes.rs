@@ -269,3 +269,9 @@ pub(crate) fn remember_definition(conn: &Connection, definition: &Definition) ->
     conn.prepare_cached(sql)?.execute((hash, table_no, version, body))?;
     Ok(())
 }
+
+/// Forgets a definition.
+pub(crate) fn forget_definition(conn: &Connection, hash: &[u8; 32]) -> Result<()> {
+    conn.prepare_cached("DELETE FROM ZV_DEFINITION WHERE hash = ?1")?.execute([hash])?;
+    Ok(())
+}

@@ -72,7 +72,7 @@ fn create_known(conn: &mut Connection, world: &World) -> Result<()> {
 /// What a clone does with the definitions that a remote has.
 #[cfg(any(test, fuzzing))]
 pub(crate) fn clone_defined(conn: &mut Connection, world: &World, found: &[TableDefinition]) -> Result<()> {
-    definitions::adopt(conn, found)?;
+    definitions::adopt(conn, found, &[])?;
     create_known(conn, world)
 }
 

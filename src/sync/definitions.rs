@@ -9,7 +9,8 @@ use super::Session;
 use super::plan::{Known, Refusal};
 use crate::capture::look_again;
 use crate::changelog::{
-    Definition, Log, Tracked, definitions, list_tracked, lower, newest_definition, remember_definition, save_tracked,
+    Definition, Log, Names, Tracked, definitions, forget_definition, list_remotes, list_tracked, lower,
+    newest_definition, remember_definition, save_tracked,
 };
 use crate::db::{immediate, read_table, same_name};
 use crate::error::Result;
@@ -40,6 +41,10 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         // A schema that some version had is an older replica's: only what nobody has defined is a change. Whether foreign keys are
         // enforced is the newest version's word, which this replica follows until its user says otherwise.
         let newest = newest_definition(conn, tracked.table_no())?.as_ref().and_then(decode);
+        if newest.as_ref().is_some_and(|newest| !has_key_of(&tracked, newest)) {
+            // The next look at the remotes blocks it. Another key counts where its user says so (`redefine`).
+            continue;
+        }
         let follows = newest.is_none_or(|newest| newest.enforce_fk == tracked.enforce_fk);
         if follows && known.iter().any(|definition| definition.statements == statements) {
             continue;
@@ -47,6 +52,15 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
         define_next(conn, &tracked, statements)?;
     }
     Ok(Vec::new())
+}
+
+/// Whether foreign keys of a table that is not tracked yet are enforced, where its newest known definition says so.
+pub(crate) fn is_enforced_elsewhere(conn: &Connection, table: &str) -> Result<Option<bool>> {
+    if list_tracked(conn)?.iter().any(|tracked| same_name(tracked.name(), table)) {
+        return Ok(None);
+    }
+    let Some(no) = Names::find(conn, &lower(table))? else { return Ok(None) };
+    Ok(newest_definition(conn, no)?.as_ref().and_then(decode).map(|newest| newest.enforce_fk))
 }
 
 /// Lets the definition that a table has here count from now on, whatever others said.
@@ -121,7 +135,7 @@ pub(super) async fn pull(
     most: usize,
 ) -> Result<Found> {
     let (mut found, mut fetched, mut bytes) = (Found::default(), Vec::new(), 0);
-    let Lacking { listed: lacking, mut room, mut versions } = lacking(session, remote, listing, known).await?;
+    let Lacking { listed: lacking, mut room, mut versions, own } = lacking(session, remote, listing, known).await?;
     let left = lacking.len().saturating_sub(most);
     for listed in lacking.into_iter().take(most) {
         let refuse = |reason: String| Refusal::of_other(listed, reason);
@@ -153,14 +167,15 @@ pub(super) async fn pull(
         if bytes >= BATCH_BYTES {
             bytes = 0;
             let batch = std::mem::take(&mut fetched);
-            session.run(move |conn| adopt(conn, &batch)).await?;
+            let own = own.clone();
+            session.run(move |conn| adopt(conn, &batch, &own)).await?;
         }
     }
     if left > 0 {
         found.notices.push(format!("{left} more table definitions are on the remote; the next syncs read them"));
     }
     // The last look at what the tables share speaks for all of them.
-    found.notices.extend(session.run(move |conn| adopt(conn, &fetched)).await?);
+    found.notices.extend(session.run(move |conn| adopt(conn, &fetched, &own)).await?);
     Ok(found)
 }
 
@@ -171,6 +186,8 @@ struct Lacking {
     /// For how many bytes of them there is room.
     room: usize,
     versions: Versions,
+    /// Those of a replica that never synced anywhere, and that this remote does not have.
+    own: Vec<Definition>,
 }
 
 /// The newest version of each table that is known, by the table's name in the log.
@@ -205,12 +222,18 @@ async fn lacking(session: &Session, remote: &Remote, listing: &Listing, known: &
                 let newest = versions.0.entry(lower(definition.entity_type())).or_default();
                 *newest = definition.version.max(*newest);
             }
-            let here: HashSet<ObjectName> = here.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
+            let names: HashSet<ObjectName> = here.iter().flat_map(|known| remote.schema_names(&known.hash)).collect();
             let (known_here, lacking): (Vec<Listed>, Vec<Listed>) =
-                listed.into_iter().partition(|listed| here.contains(&listed.name));
+                listed.into_iter().partition(|listed| names.contains(&listed.name));
             // What came another way is not asked for any more: nobody is to hear of it for ever.
             known.forget(conn, known_here.iter().map(|listed| listed.name))?;
-            Ok(Lacking { listed: known.wanted(conn, lacking)?, room, versions })
+            let is_there = |definition: &Definition| {
+                let names = remote.schema_names(&definition.hash);
+                known_here.iter().any(|listed| names.contains(&listed.name))
+            };
+            let is_new = list_remotes(conn)?.iter().all(|remote| remote.last_sync_ms == 0);
+            let own = here.into_iter().filter(|definition| is_new && !is_there(definition)).collect();
+            Ok(Lacking { listed: known.wanted(conn, lacking)?, room, versions, own })
         })
         .await
 }
@@ -225,13 +248,14 @@ fn too_many(remote: &Remote) -> String {
 }
 
 /// Records definitions, and brings what the tracked tables share in line with the newest.
-pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Result<Vec<String>> {
+pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition], own: &[Definition]) -> Result<Vec<String>> {
     let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     for definition in fetched {
         let table_no = log.names.number(&tx, definition.entity_type())?;
         remember(&tx, table_no, definition)?;
     }
+    give_way(&tx, own)?;
     let mut notices = Vec::new();
     for mut tracked in list_tracked(&tx)? {
         let newest = newest_definition(&tx, tracked.table_no())?.as_ref().and_then(decode);
@@ -248,25 +272,54 @@ pub(super) fn adopt(conn: &mut Connection, fetched: &[TableDefinition]) -> Resul
     Ok(notices)
 }
 
+/// What a newcomer said of tables before it heard of a remote's definitions of them is as new as these, and would have the last word
+/// by chance: it says nothing of keys, nor of whether foreign keys are enforced. Its schema stays known for what it is.
+fn give_way(conn: &Connection, own: &[Definition]) -> Result<()> {
+    let known = definitions(conn)?;
+    for (ours, row) in own.iter().filter_map(|row| Some((decode(row)?, row))) {
+        let is_theirs =
+            |other: &&Definition| other.table_no == row.table_no && own.iter().all(|o| o.hash != other.hash);
+        let theirs = known.iter().filter(is_theirs).max_by_key(|other| (other.version, other.hash)).and_then(decode);
+        let Some(theirs) = theirs.filter(|theirs| !has_same_key(theirs, &ours) || theirs.enforce_fk != ours.enforce_fk)
+        else {
+            continue;
+        };
+        forget_definition(conn, &row.hash)?;
+        if has_same_key(&theirs, &ours) {
+            remember(conn, row.table_no, &TableDefinition { enforce_fk: theirs.enforce_fk, ..ours })?;
+        }
+    }
+    Ok(())
+}
+
 /// Whether foreign keys are enforced is the remote's word; a table with another key is left alone, and says why.
 fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
-    let here = &logged_key(tracked);
-    let same = newest.identity == identity_of(tracked)
-        && here.len() == newest.key.len()
-        && here.iter().zip(&newest.key).all(|(a, b)| same_name(a, b));
     tracked.enforce_fk = newest.enforce_fk;
-    if same {
+    if has_key_of(tracked, newest) {
         tracked.blocked.clear();
         return None;
     }
     let name = tracked.name();
-    let (here, there) = (key_words(here), key_words(&newest.key));
+    let (here, there) = (key_words(&logged_key(tracked)), key_words(&newest.key));
     let why = format!(
         "{name}: a row is known by {here} here and by {there} on the remote; the table is neither merged nor pushed (`zvon track \
          {name} --redefine` if it is right here)"
     );
     tracked.blocked.clone_from(&why);
     Some(why)
+}
+
+/// Whether a table's rows are known here by what a definition says.
+fn has_key_of(tracked: &Tracked, definition: &TableDefinition) -> bool {
+    definition.identity == identity_of(tracked) && are_same(&logged_key(tracked), &definition.key)
+}
+
+fn has_same_key(one: &TableDefinition, other: &TableDefinition) -> bool {
+    one.identity == other.identity && are_same(&one.key, &other.key)
+}
+
+fn are_same(key: &[String], other: &[String]) -> bool {
+    key.len() == other.len() && key.iter().zip(other).all(|(a, b)| same_name(a, b))
 }
 
 fn key_words(key: &[String]) -> String {

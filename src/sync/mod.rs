@@ -37,7 +37,7 @@ pub(crate) use clone::clone_defined;
 pub(crate) use clone::{check_clonable, create_tables};
 pub use compaction::CompactOptions;
 pub(crate) use compaction::compact;
-pub(crate) use definitions::{define, differences, redefine};
+pub(crate) use definitions::{define, differences, is_enforced_elsewhere, redefine};
 pub(crate) use keys::{
     change as change_keys, encrypt, list as list_keys, with as with_recipient, without as without_recipient,
 };
