@@ -229,6 +229,29 @@ async fn what_a_remote_lost_of_a_blocked_table_is_put_back_once_the_table_is_fre
     }
 }
 
+/// By reading: each went in a file of its own, all of them in memory at once; and what only got another form was told as put back.
+#[tokio::test]
+async fn many_changes_that_may_go_at_last_go_together() {
+    let (a, b, folder) = two().await;
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 1_000;
+    let a = a.with_settings(settings);
+    let rows = "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 100)";
+    run(&a, &format!("{rows} INSERT INTO note SELECT 'large ' || n, printf('%.2000c', 'x') FROM n"));
+    assert_eq!(sync(&a, &folder.remote()).await.oversize.len(), 100);
+    let a = a.with_settings(Settings::default());
+    let report = sync(&a, &folder.remote()).await;
+    assert_eq!((report.pushed, report.healed, report.oversize.len(), report.requests.put), (100, 0, 0, 1));
+    assert_eq!(a.status().await.unwrap().remotes[0].to_push, 0);
+    assert_eq!(sync(&b, &folder.remote()).await.pulled, 100);
+    let report = b.sync(&folder.remote(), &options(|o| o.layout = Some(Layout::Files))).await.unwrap();
+    assert_eq!((report.pushed, report.healed), (100, 0));
+    for replica in [&a, &b] {
+        assert_eq!(sync(replica, &folder.remote()).await.pushed, 0);
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
 #[tokio::test]
 async fn a_remotes_layout_is_recorded_there_and_changed_by_an_explicit_one() {
     let (a, b, folder) = two().await;

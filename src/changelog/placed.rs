@@ -236,21 +236,19 @@ pub(crate) fn emptied(conn: &Connection) -> Result<u64> {
     Ok(get_metadata(conn, Metadata::Emptied)?.unwrap_or(0))
 }
 
-/// Records that a change is to be put back.
-pub(crate) fn lose(conn: &Connection, remote: i64, id: ChangeId) -> Result<()> {
+/// Records that a change is to be put back; false if that was known.
+pub(crate) fn lose(conn: &Connection, remote: i64, id: ChangeId) -> Result<bool> {
     let sql = "INSERT OR IGNORE INTO ZV_LOST (remote_no, change_id) VALUES (?1, ?2)";
-    conn.prepare_cached(sql)?.execute((remote, id.as_bytes()))?;
-    Ok(())
+    Ok(conn.prepare_cached(sql)?.execute((remote, id.as_bytes()))? > 0)
 }
 
-/// Records that every change that was pushed and has no loose file is to be put back.
-pub(crate) fn lose_packed(conn: &Connection, remote: i64) -> Result<()> {
+/// Records that every change that was pushed and has no loose file is to be put back. Returns for how many that is new.
+pub(crate) fn lose_packed(conn: &Connection, remote: i64) -> Result<u64> {
     let sql = "INSERT OR IGNORE INTO ZV_LOST (remote_no, change_id) \
                SELECT no, change_id FROM ZV_REMOTE JOIN ZV_SEQUENCE ON seq <= pushed_seq \
                WHERE no = ?1 AND change_id NOT IN (SELECT change_id FROM ZV_KEPT) \
                AND change_id NOT IN (SELECT change_id FROM ZV_LOOSE WHERE remote_no = ?1)";
-    conn.prepare_cached(sql)?.execute([remote])?;
-    Ok(())
+    Ok(conn.prepare_cached(sql)?.execute([remote])? as u64)
 }
 
 /// Records that a change is back.

@@ -103,10 +103,9 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let layout = announce(session, remote, &row, &listing, &meeting, options, &mut report.notices).await?;
     definitions::push(session, remote, &listing).await?;
     let files_only = layout.layout == layout_text(Layout::Files);
-    if files_only && !row.is_laid_out_as_files() {
-        places::unpack(session, &row).await?;
-    }
-    push::push(session, remote, &row, files_only, &listing, &mut report).await?;
+    let is_unpacked = files_only && !row.is_laid_out_as_files();
+    let packed = if is_unpacked { places::unpack(session, &row).await? } else { 0 };
+    push::push(session, remote, &row, files_only, &listing, packed, &mut report).await?;
     if options.full {
         full::mend(session, remote, &row, &listing, &mut report).await?;
     }

@@ -69,14 +69,15 @@ fn gone_loose(conn: &Connection, no: i64, listing: &Listing) -> Result<Vec<Chang
     Ok(gone)
 }
 
-/// Every change that lies in packs alone is to get a file of its own.
-pub(super) async fn unpack(session: &Session, row: &RemoteRow) -> Result<()> {
+/// Every change that lies in packs alone is to get a file of its own. Returns how many there are.
+pub(super) async fn unpack(session: &Session, row: &RemoteRow) -> Result<u64> {
     let no = row.no;
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            lose_packed(&tx, no)?;
-            Ok(tx.commit()?)
+            let packed = lose_packed(&tx, no)?;
+            tx.commit()?;
+            Ok(packed)
         })
         .await
 }

@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use super::plan::is_there;
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
 use crate::changelog::{
-    Kept, Log, Names, NewPack, Places, contains, emptied, keep, list_tracked, lost, pushed_seq, read_change, regain,
-    remember_pack, set_pushed, unkeep,
+    Kept, Log, Names, NewPack, Places, contains, emptied, keep, list_tracked, lose, lost, pushed_seq, read_change,
+    regain, remember_pack, set_pushed, unkeep,
 };
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
@@ -73,17 +73,18 @@ struct Batch {
     packs: bool,
 }
 
-/// Puts what the remote lacks.
+/// Puts what the remote lacks. Some of what counts as lost had not gone, but is asked for in another form.
 pub(super) async fn push(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     files_only: bool,
     listing: &Arc<Listing>,
+    asked_for: u64,
     report: &mut SyncReport,
 ) -> Result<()> {
     let until = expose(session).await?;
-    push_kept_again(session, remote, row, listing, report).await?;
+    let asked_for = asked_for + free_kept(session, row, listing).await?;
     let progress = session.reporter(Phase::Push);
     let mut total = 0;
     let mut producer = Producer {
@@ -119,6 +120,7 @@ pub(super) async fn push(
             progress(report.pushed, Some(total.max(report.pushed)));
         }
     }
+    report.healed = report.healed.saturating_sub(asked_for);
     report_oversize(session, report).await
 }
 
@@ -356,39 +358,25 @@ async fn put_files(session: &Session, remote: &Remote, files: Vec<(ChangeId, Byt
         .await
 }
 
-/// Puts changes that stayed here before and need not any more, as the limit or the table's key changed.
-async fn push_kept_again(
-    session: &Session,
-    remote: &Remote,
-    row: &RemoteRow,
-    listing: &Arc<Listing>,
-    report: &mut SyncReport,
-) -> Result<()> {
+/// Lets changes that stayed here before, and need not any more, go with those that are to be put back, as the limit or the table's
+/// key changed. Returns how many there are that the remote lacks.
+async fn free_kept(session: &Session, row: &RemoteRow, listing: &Arc<Listing>) -> Result<u64> {
     let (limit, listed, no) = (session.settings.max_object_bytes, Arc::clone(listing), row.no);
-    let (free, lacking) = session
-        .run(move |conn| {
-            let blocked = blocked_tables(conn)?;
-            let mut places = Places::new(conn, no)?;
-            let (mut free, mut lacking) = (Vec::new(), Vec::new());
-            for kept in kept(conn)?.into_iter().filter(|k| k.bytes <= limit && !blocked.contains(&k.table_no)) {
-                free.push(kept.id);
-                if !is_there(&listed, &mut places, kept.id)? {
-                    lacking.push((kept.id, Bytes::from(encode_change(&read_change(conn, kept.id)?))));
-                }
-            }
-            Ok((free, lacking))
-        })
-        .await?;
-    let put: Vec<ChangeId> = lacking.iter().map(|(id, _)| *id).collect();
-    report.pushed += put.len() as u64;
-    put_files(session, remote, lacking).await?;
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
+            let blocked = blocked_tables(&tx)?;
             let mut places = Places::new(&tx, no)?;
-            free.iter().try_for_each(|id| unkeep(&tx, no, *id))?;
-            put.iter().try_for_each(|id| places.remember_loose(*id))?;
-            Ok(tx.commit()?)
+            let mut lacking = 0;
+            for kept in kept(&tx)?.into_iter().filter(|k| k.bytes <= limit && !blocked.contains(&k.table_no)) {
+                unkeep(&tx, no, kept.id)?;
+                if !is_there(&listed, &mut places, kept.id)? {
+                    lacking += u64::from(lose(&tx, no, kept.id)?);
+                }
+            }
+            drop(places);
+            tx.commit()?;
+            Ok(lacking)
         })
         .await
 }
