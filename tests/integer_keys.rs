@@ -806,6 +806,49 @@ async fn a_table_that_is_tracked_or_not_counts_for_the_rows_that_refer_to_it() {
     assert_verified(&b, &remote).await;
 }
 
+/// By reading: of rows that are known by their parents, those whose parents changed places were deleted everywhere.
+#[tokio::test]
+async fn rows_known_by_parents_that_change_places_are_all_there() {
+    let schema = "CREATE TABLE usr (id INTEGER PRIMARY KEY, name TEXT); CREATE TABLE tag (id INTEGER PRIMARY KEY, word TEXT);
+                  CREATE TABLE bio (usr INTEGER PRIMARY KEY REFERENCES usr ON UPDATE CASCADE ON DELETE CASCADE, text TEXT);
+                  CREATE TABLE usr_tag (usr INTEGER REFERENCES usr ON UPDATE CASCADE ON DELETE CASCADE, tag INTEGER REFERENCES tag ON UPDATE CASCADE ON DELETE CASCADE, note TEXT, PRIMARY KEY (usr, tag));
+                  INSERT INTO usr VALUES (1, 'a'), (2, 'b'); INSERT INTO tag VALUES (1, 'x'), (2, 'y'); INSERT INTO bio VALUES (1, 'of 1'), (2, 'of 2');
+                  INSERT INTO usr_tag VALUES (1, 1, '1 1'), (1, 2, '1 2'), (2, 1, '2 1'), (2, 2, '2 2')";
+    let swap = |table: &str| {
+        format!(
+            "UPDATE {table} SET id = -1 WHERE id = 1; UPDATE {table} SET id = 1 WHERE id = 2; UPDATE {table} SET id = 2 WHERE id = -1;"
+        )
+    };
+    let shift = |table: &str| {
+        format!(
+            "UPDATE {table} SET id = 3 WHERE id = 2; UPDATE {table} SET id = 2 WHERE id = 1; INSERT INTO {table} VALUES (1, 'new');"
+        )
+    };
+    let pairs = "SELECT name, text FROM usr JOIN bio ON bio.usr = usr.id ORDER BY 1";
+    let links = "SELECT name, word, note FROM usr_tag JOIN usr ON usr.id = usr JOIN tag ON tag.id = tag ORDER BY 1, 2";
+    for enforced in ["ON", "OFF"] {
+        for writes in [
+            swap("usr"),
+            shift("usr"),
+            swap("usr") + &swap("tag"),
+            shift("usr") + &swap("tag"),
+            shift("tag") + &shift("usr"),
+        ] {
+            let (a, b, remote) =
+                (usual(schema).await, usual(schema.split("INSERT").next().unwrap()).await, fresh_remote());
+            converge(&[&a, &b], &remote).await;
+            run(&a, &format!("PRAGMA foreign_keys = {enforced}; {writes}"));
+            let expected = [ask(&a, pairs), ask(&a, links)];
+            assert_eq!([expected[0].len(), expected[1].len()], [2, 4]);
+            converge(&[&a, &b], &remote).await;
+            for replica in [&a, &b] {
+                assert_eq!([ask(replica, pairs), ask(replica, links)], expected, "foreign keys {enforced}: {writes}");
+                assert_verified(replica, &remote).await;
+            }
+        }
+    }
+}
+
 /// By reading: the integer of a parent that went meanwhile was given to another row, which was taken for the parent.
 #[tokio::test]
 async fn an_integer_that_a_row_of_a_table_that_is_not_tracked_refers_to_is_given_to_nobody_else() {

@@ -34,17 +34,20 @@ pub(super) fn follow_rekeyed(recorder: &mut Recorder<'_, '_>, mut rekeyed: Vec<R
                 by_parent.entry(parent.table_no).or_default().push(parent);
             }
         }
-        for (parent_no, parents) in by_parent {
+        for (parent_no, parents) in &by_parent {
             let columns: Vec<(u32, String)> =
-                recorder.references.to(parent_no).into_iter().map(|(no, name)| (no, name.to_owned())).collect();
+                recorder.references.to(*parent_no).into_iter().map(|(no, name)| (no, name.to_owned())).collect();
             for (child_no, column) in columns {
                 let Some(child) = source_of(recorder, child_no)? else { continue };
-                let referred = referred_among(recorder.conn(), &child.source, &column, &parents)?;
+                let referred = referred_among(recorder.conn(), &child.source, &column, parents)?;
                 for parent in parents.iter().filter(|parent| referred.contains(&parent.local)) {
-                    changes += take_along(recorder, &child, &column, parent, &mut rekeyed)?;
+                    changes += take_along(recorder, &child, &column, parent, &by_parent, &mut rekeyed)?;
                 }
             }
         }
+        // New identities come once all old ones are gone, which may be the same: rows that change places. And they are bound
+        // before the rows' own children are looked at.
+        changes += retry_left_out(recorder)?;
     }
     Ok(changes)
 }
@@ -68,6 +71,7 @@ fn take_along(
     child: &Recorded,
     column: &str,
     parent: &Rekeyed,
+    all: &BTreeMap<u32, Vec<Rekeyed>>,
     rekeyed: &mut Vec<Rekeyed>,
 ) -> Result<u64> {
     let (conn, source) = (recorder.conn(), &child.source);
@@ -81,14 +85,7 @@ fn take_along(
     let mut changes = 0;
     for lead in leads {
         if is_key {
-            let before = source.entity_id_by(&recorder.references, &lead, &|table_no, local| {
-                let is_parent = table_no == parent.table_no && local == parent.local;
-                if is_parent { Ok(Some(parent.before.clone())) } else { entity_of(conn, table_no, local) }
-            })?;
-            let before = before.entity().filter(|_| !lead.is_empty());
-            if let Some(before) = before
-                && !recorder.log.entity(source.table_no, &before)?.registers.is_empty()
-            {
+            if let Some(before) = identity_before(recorder, child, &lead, parent, all)? {
                 let id = recorder.next_id(recorder.world.now_ms());
                 recorder.delete(id, source, &before)?;
                 changes += 1;
@@ -101,11 +98,50 @@ fn take_along(
             leave_out(conn, &Untranslated { table_no: source.table_no, row, column_no: Some(child.number(n)) })?;
         }
     }
-    // What has a new identity must be bound to it before its own children are looked at.
-    if is_key {
-        changes += retry_left_out(recorder)?;
-    }
     Ok(changes)
+}
+
+/// What a row was known by before a parent in its key, and maybe others there, got another identity; nothing where the log does
+/// not know it, or another row is known by that now.
+fn identity_before(
+    recorder: &mut Recorder<'_, '_>,
+    child: &Recorded,
+    lead: &[Value],
+    parent: &Rekeyed,
+    all: &BTreeMap<u32, Vec<Rekeyed>>,
+) -> Result<Option<String>> {
+    let (conn, source) = (recorder.conn(), &child.source);
+    let of_another = |table_no: u32, local: i64| {
+        let mut others = all.get(&table_no).into_iter().flatten();
+        others.find(|other| other.local == local).map(|other| other.before.clone())
+    };
+    for others_before in [false, true] {
+        let before = source.entity_id_by(&recorder.references, lead, &|table_no, local| {
+            let is_parent = table_no == parent.table_no && local == parent.local;
+            match of_another(table_no, local).filter(|_| others_before) {
+                _ if is_parent => Ok(Some(parent.before.clone())),
+                Some(before) => Ok(Some(before)),
+                None => entity_of(conn, table_no, local),
+            }
+        })?;
+        let Some(before) = before.entity().filter(|_| !lead.is_empty()) else { continue };
+        if recorder.log.entity(source.table_no, &before)?.registers.alive() {
+            return Ok(if is_anothers(recorder, child, lead, &before)? { None } else { Some(before) });
+        }
+    }
+    Ok(None)
+}
+
+/// Whether another row is known by an identity.
+fn is_anothers(recorder: &Recorder<'_, '_>, child: &Recorded, lead: &[Value], entity_id: &str) -> Result<bool> {
+    let (conn, source) = (recorder.conn(), &child.source);
+    let Some(locator) = source.locate(conn, &recorder.references, entity_id)? else { return Ok(false) };
+    let mut is_there = false;
+    child.each_live_row(conn, &condition(source.locator(), 1), &locator, |other, _| {
+        is_there |= other != lead;
+        Ok(())
+    })?;
+    Ok(is_there)
 }
 
 /// Records what was left out and can be translated now; forgets what is gone. Returns how many changes were made.
