@@ -317,8 +317,17 @@ impl Peer {
 
     /// The tokens that the database has.
     pub fn tokens_there(&self) -> BTreeSet<u64> {
+        self.tokens_by("SELECT token FROM acknowledged")
+    }
+
+    /// Those that it has more than once: rows that became two, on whichever replica.
+    pub fn tokens_doubled(&self) -> BTreeSet<u64> {
+        self.tokens_by("SELECT token FROM acknowledged GROUP BY token HAVING count(*) > 1")
+    }
+
+    fn tokens_by(&self, sql: &str) -> BTreeSet<u64> {
         let conn = self.replica.connection();
-        let mut statement = conn.prepare("SELECT token FROM acknowledged").unwrap();
+        let mut statement = conn.prepare(sql).unwrap();
         statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
     }
 }

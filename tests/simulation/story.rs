@@ -705,6 +705,7 @@ impl Story {
         for (n, peer) in self.peers.iter().enumerate() {
             self.check_commits(n);
             assert_eq!(peer.tokens_there(), tokens, "tokens of replica {n}");
+            assert_eq!(peer.tokens_doubled(), BTreeSet::new(), "tokens that replica {n} has more than once");
             assert!(union.is_subset(&tokens), "lost: {:?}", union.difference(&tokens).collect::<Vec<_>>());
             assert_eq!(peer.shown(&self.schema), shown, "replica {n}");
             let status = peer.replica.status().await.unwrap();
