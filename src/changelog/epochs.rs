@@ -19,6 +19,18 @@ pub(crate) fn set_encrypted(conn: &Connection, remote: i64, encrypted: bool) -> 
     Ok(())
 }
 
+/// Records that a remote of which nothing is known is to be an encrypted one. Says whether nothing was.
+pub(crate) fn expect_encrypted(conn: &Connection, remote: i64) -> Result<bool> {
+    let sql = "UPDATE ZV_REMOTE SET encrypted = TRUE WHERE no = ?1 AND encrypted IS NULL";
+    Ok(conn.prepare_cached(sql)?.execute([remote])? > 0)
+}
+
+/// Forgets that a remote was to be an encrypted one.
+pub(crate) fn expect_nothing(conn: &Connection, remote: i64) -> Result<()> {
+    conn.prepare_cached("UPDATE ZV_REMOTE SET encrypted = NULL WHERE no = ?1")?.execute([remote])?;
+    Ok(())
+}
+
 /// The epochs of a remote, as far as they are known here.
 pub(crate) fn pins(conn: &Connection, remote: i64) -> Result<Vec<Pin>> {
     let sql = "SELECT epoch, fingerprint, file FROM ZV_EPOCH WHERE remote_no = ?1 ORDER BY epoch";

@@ -24,7 +24,7 @@ pub(crate) use conflicts::{
     ConflictRow, count_conflicts, list_conflicts, mark_restored, mend_conflicts, record_conflict, wrong_conflicts,
 };
 pub(crate) use counters::{backfills, greatest_seen, is_exposed};
-pub(crate) use epochs::{is_encrypted, pins, remember_pins, set_encrypted};
+pub(crate) use epochs::{expect_encrypted, expect_nothing, is_encrypted, pins, remember_pins, set_encrypted};
 pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
 pub(crate) use identity::{
     Keyed, References, bind_local, entity_of, give_up_local, integer_in, integer_to_be, local_of, move_local, named,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::unlock::{self, next_epoch, publish};
 use super::{Session, known_identities, remember_identity};
 use crate::blocking::blocking;
-use crate::changelog::remember_remote;
+use crate::changelog::{expect_encrypted, expect_nothing, remember_remote};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::ChangeId;
 use crate::remote::{Listing, Remote};
@@ -16,7 +16,14 @@ use crate::wire::ObjectName;
 
 /// Makes an empty remote an encrypted one. One that is encrypted already stays as it is, if the secret opens it.
 pub(crate) async fn encrypt(session: &Session, remote: &Remote, lock: &Lock) -> Result<KeysReport> {
-    let (no, listing) = look(session, remote).await?;
+    let url = remote.url().to_owned();
+    let work = move |conn: &mut rusqlite::Connection| {
+        let no = remember_remote(conn, &url)?.no;
+        // However this ends, from here on nobody syncs there without a key.
+        Ok((no, expect_encrypted(conn, no)?))
+    };
+    let (no, is_new) = session.run(work).await?;
+    let listing = remote.list().await?;
     let remote = &match (remote.secret(), lock) {
         (None, Lock::Passphrase(secret)) => remote.clone().with_secret(secret.clone()),
         _ => remote.clone(),
@@ -28,6 +35,9 @@ pub(crate) async fn encrypt(session: &Session, remote: &Remote, lock: &Lock) -> 
             return unlocked.keyring().map(|keyring| report(&unlocked, keyring)).ok_or_else(|| not_encrypted(remote));
         }
         unlock::Stands::Plain => {
+            if is_new {
+                session.run(move |conn| expect_nothing(conn, no)).await?;
+            }
             let why = "holds objects that are not encrypted, and a remote is encrypted from its first object on or not at all; \
                        choose an empty one, and sync there";
             return Err(Error::new(ErrorKind::Key, format!("{} {why}", remote.url())));

@@ -37,6 +37,11 @@ impl Remembered {
     pub(super) fn is_encrypted(&self) -> bool {
         self.encrypted == Some(true)
     }
+
+    /// Whether the remote was to be an encrypted one, and nothing of it has been seen yet.
+    fn is_expected(&self) -> bool {
+        self.is_encrypted() && self.pins.is_empty() && self.identities.is_empty()
+    }
 }
 
 /// What lies on a remote.
@@ -104,8 +109,14 @@ pub(super) async fn record(session: &Session, no: i64, keyring: &Keyring) -> Res
 /// Opens the keys of an encrypted remote, or finds that it is not encrypted; refuses what does not fit together.
 pub(super) async fn open(remote: &Remote, remembered: &Remembered, listing: &Listing) -> Result<Remote> {
     let signs = signs(remote, remembered, listing).await?;
+    let refuse =
+        |why: &str| Error::new(ErrorKind::Key, format!("{}: {why}; nothing was merged or pushed", remote.url()));
     match judge(remembered.encrypted, signs, remote.secret().is_some()) {
         Ok(Nature::Plain) => Ok(remote.clone()),
+        Ok(Nature::Encrypted) if remembered.is_expected() && !signs.encrypted => {
+            let why = "the remote was to be an encrypted one, and is none yet; run `zvon init DB --remote URL --encrypt` again";
+            Err(refuse(why))
+        }
         Ok(Nature::Encrypted) => {
             let keyring = open_keys(remote, &remembered.pins, listing).await?;
             let mut identities = listed_identities(listing);
@@ -114,7 +125,7 @@ pub(super) async fn open(remote: &Remote, remembered: &Remembered, listing: &Lis
                 None => Ok(remote.unlocked(keyring)),
             }
         }
-        Err(why) => Err(Error::new(ErrorKind::Key, format!("{}: {why}; nothing was merged or pushed", remote.url()))),
+        Err(why) => Err(refuse(why)),
     }
 }
 
@@ -129,8 +140,9 @@ pub(super) enum Stands {
 pub(super) async fn stands(remote: &Remote, remembered: &Remembered, listing: &Listing) -> Result<Stands> {
     let signs = signs(remote, remembered, listing).await?;
     let is_empty = listing.changes.is_empty() && listing.packs.is_empty() && listing.others.is_empty();
-    Ok(match (remembered.encrypted, signs) {
-        (Some(true), _) | (_, Signs { encrypted: true, .. }) => Stands::Encrypted,
+    Ok(match signs {
+        Signs { encrypted: true, .. } => Stands::Encrypted,
+        _ if remembered.is_encrypted() && !remembered.is_expected() => Stands::Encrypted,
         _ if is_empty => Stands::Empty,
         _ => Stands::Plain,
     })

@@ -176,3 +176,32 @@ fn a_watch_without_its_secret_or_with_a_wrong_one_ends_and_says_so() {
     place.run(watch).ended_with(1, &["a passphrase opens its keys", "--passphrase-file"]);
     ran(place.zvon().env("ZVON_PASSPHRASE", "wrong").args(watch)).ended_with(1, &["the passphrase does not open"]);
 }
+
+#[test]
+fn an_encryption_that_fails_leaves_no_remote_to_sync_with_in_the_clear() {
+    let place = Place::new();
+    place.sql("notes.db", SCHEMA);
+    place.run(["key", "generate", "me.key"]).ended(0);
+    let other = place.json(&["key", "generate", "other.key"])["recipient"].as_str().unwrap().to_owned();
+    let init = ["init", "notes.db", "--remote", "shared", "--encrypt"];
+    // Nobody is there to be asked; one's own key is not named.
+    place.run(init).refused(2, &["passphrase for the remote is missing"]);
+    let without_me = ["--recipient", other.as_str(), "--key-file", "me.key"];
+    place.run([&init[..], &without_me].concat()).refused(2, &["your own key"]);
+    place.run(["--db", "notes.db", "track", "notes"]).ended(0);
+    place.run(["--db", "notes.db", "sync"]).refused(2, &["no remote is named"]);
+    // Nor is it, if it is named elsewhere.
+    place.run(["--db", "notes.db", "sync", "shared"]).refused(1, &["was to be an encrypted one", "--encrypt"]);
+    assert_eq!(std::fs::read_dir(place.path("shared")).unwrap().count(), 0);
+    place.run([&init[..], &["--key-file", "me.key"]].concat()).ended(0);
+    place.run(["--db", "notes.db", "--key-file", "me.key", "sync"]).ended(0);
+}
+
+#[test]
+fn a_plain_remote_that_was_to_be_encrypted_is_refused_and_stays_usable() {
+    let place = Place::with_clone();
+    place.run(["key", "generate", "me.key"]).ended(0);
+    let init = ["init", "third.db", "--remote", "shared", "--encrypt", "--key-file", "me.key"];
+    place.run(init).refused(1, &["holds objects that are not encrypted"]);
+    place.run(["--db", "third.db", "sync", "shared"]).ended(0);
+}

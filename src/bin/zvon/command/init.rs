@@ -39,17 +39,24 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
     // A wrong URL is told before anything is made.
     let remote = context.named_remote(&place, None)?;
     recipients(&args.recipients)?;
+    // A passphrase that is not there or was mistyped, too.
+    let lock = match args.encrypt {
+        true => Some(lock(args, context).await?),
+        false => None,
+    };
     let replica = match context.database_key()? {
         Some(key) => Replica::init_encrypted(&place.database, &key)?,
         None => Replica::init(&place.database)?,
     };
-    if let Some(remote) = &remote {
-        replica.set_default_remote(remote.url())?;
-    }
-    let keys = match args.encrypt {
-        true => Some(encrypt(args, context, &place, &replica, remote).await?),
-        false => None,
+    let named = remote.as_ref().map(|remote| remote.url().to_owned());
+    let keys = match &lock {
+        Some(lock) => Some(encrypt(lock, context, &place, &replica, remote).await?),
+        None => None,
     };
+    // A remote that was to be encrypted and is not is none to sync with.
+    if let Some(url) = &named {
+        replica.set_default_remote(url)?;
+    }
     let initialised = Initialised {
         database: place.database.display().to_string(),
         database_uuid: replica.database_uuid()?,
@@ -60,7 +67,7 @@ pub async fn run(args: &Args, context: &Context) -> Result<Answer, Failure> {
 }
 
 async fn encrypt(
-    args: &Args,
+    lock: &Lock,
     context: &Context,
     place: &Place,
     replica: &Replica,
@@ -70,8 +77,6 @@ async fn encrypt(
         Some(remote) => remote,
         None => context.remote(place, replica, None)?,
     };
-    let lock = lock(args, context).await?;
-    let lock = &lock;
     context.unlocking(remote, async |remote| replica.encrypt_remote(&remote, lock).await).await
 }
 
