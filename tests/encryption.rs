@@ -328,6 +328,27 @@ async fn a_remote_whose_keys_have_not_arrived_says_so() {
     }
 }
 
+/// As while a sync tool brings a folder in no order: what says that it is encrypted may come last.
+#[tokio::test]
+async fn a_folder_of_which_only_sealed_files_have_arrived_is_not_taken_for_a_plain_one() {
+    let (whole, _a) = Encrypted::with_rows().await;
+    for first in [&["changes"][..], &["schemas"], &["layout"], &["changes", "schemas", "layout"]] {
+        let part = Encrypted { folder: SharedFolder::new(), key: whole.key.clone() };
+        for (name, bytes) in whole.bytes().iter().filter(|(name, _)| first.iter().any(|f| name.starts_with(f))) {
+            part.folder.write(name, bytes);
+        }
+        let (stranger, member) = (replica(TABLES).await, replica(TABLES).await);
+        run(&stranger, "INSERT INTO patient VALUES ('mine', 'gout', NULL)");
+        part.refuses(&stranger, &part.folder.remote(), ErrorKind::Remote, &["its key files are not there"]).await;
+        part.refuses(&member, &part.remote(), ErrorKind::Remote, &["its key files are not there"]).await;
+        for (name, bytes) in whole.bytes() {
+            part.folder.write(&name, bytes);
+        }
+        assert_eq!(sync(&member, &part.remote()).await.pulled, 2);
+        part.refuses(&stranger, &part.folder.remote(), ErrorKind::Key, &["--key-file"]).await;
+    }
+}
+
 #[tokio::test]
 async fn keys_that_were_rolled_back_are_put_back_and_never_written_under_again() {
     let (remote, a) = Encrypted::with_rows().await;

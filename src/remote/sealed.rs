@@ -159,15 +159,26 @@ impl Remote {
         other
     }
 
+    /// Whether an object begins as sealed ones do, which can be told without a key; nothing if there is no such object.
+    pub(crate) async fn looks_sealed(&self, name: &ObjectName) -> Result<Option<bool>> {
+        let head = self.head(name).await?;
+        Ok(head.map(|head| !matches!(epoch_of(&head), Err(BadSeal::NotSealed))))
+    }
+
     /// Reads and remembers the head of a sealed object.
     async fn read_head(&self, name: &ObjectName) -> Result<Option<()>> {
+        let head = self.head(name).await?;
+        Ok(head.map(|head| self.remember_head(name, &head)))
+    }
+
+    /// The first bytes of an object: as many as a sealed one's head has, or all.
+    async fn head(&self, name: &ObjectName) -> Result<Option<BytesMut>> {
         let Some(mut body) = self.body_as_is(name, 0, Some(HEAD_BYTES as u64)).await? else { return Ok(None) };
         let mut head = BytesMut::new();
         while let Some(bytes) = body.try_next().await? {
             head.extend_from_slice(&bytes);
         }
-        self.remember_head(name, &head);
-        Ok(Some(()))
+        Ok(Some(head))
     }
 
     /// The epoch under which a pack is sealed that was read or written here.

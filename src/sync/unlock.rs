@@ -24,6 +24,9 @@ const MAX_KEY_FILES: usize = 10_000;
 /// The most identities of a remote: two first pushers at once make two.
 const MAX_IDENTITIES: usize = 1_000;
 
+/// So many objects of a kind are looked at where nothing says whether a remote is encrypted: not one alone, as it may be damaged.
+const SAMPLES: usize = 2;
+
 /// What a replica remembers of a remote's encryption.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Remembered {
@@ -41,6 +44,11 @@ impl Remembered {
     /// Whether the remote was to be an encrypted one, and nothing of it has been seen yet.
     fn is_expected(&self) -> bool {
         self.is_encrypted() && self.pins.is_empty() && self.identities.is_empty()
+    }
+
+    /// Whether it was seen what the remote is.
+    fn is_met(&self) -> bool {
+        self.encrypted.is_some() && !self.is_expected()
     }
 }
 
@@ -185,11 +193,12 @@ async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> R
                        what does not belong there, or choose another remote";
         return Err(Error::new(ErrorKind::Remote, format!("{}: {message}", remote.url())));
     }
-    // Only plain writers leave changes and no identity; a remote that is known to be encrypted may have lost it.
-    signs.plain |= identities.is_empty()
-        && !(listing.changes.is_empty() && listing.packs.is_empty())
-        && !signs.encrypted
-        && remembered.encrypted != Some(true);
+    if identities.is_empty() && !signs.encrypted {
+        // A folder may be carried piece by piece, and what says that it is encrypted come last.
+        signs.encrypted = !remembered.is_met() && any_sealed(remote, listing).await?;
+        // Else only plain writers leave changes and no identity; a remote that is known to be encrypted may have lost it.
+        signs.plain = !listing.is_without_changes() && !signs.encrypted && !remembered.is_encrypted();
+    }
     for id in identities {
         // One that was read is not read again, though the sync that read it may have been cut off: what it said of encryption was
         // recorded with it, or it said nothing.
@@ -204,6 +213,21 @@ async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> R
         signs.plain |= !is_encrypted;
     }
     Ok(signs)
+}
+
+/// Whether one of a few objects is sealed. One that is gone again, or that nobody may read, says nothing.
+async fn any_sealed(remote: &Remote, listing: &Listing) -> Result<bool> {
+    let packs = listing.packs.iter().map(|listed| ObjectName::Pack(listed.id)).take(SAMPLES);
+    let changes = listing.changes.iter().map(|listed| ObjectName::Change(listed.id)).take(SAMPLES);
+    let others = listing.others.iter().map(|listed| listed.name).take(SAMPLES);
+    for name in packs.chain(changes).chain(others) {
+        match remote.looks_sealed(&name).await {
+            Ok(Some(true)) => return Ok(true),
+            Err(error) if !remote.keeps_back(&error) && !remote.is_damaged(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(false)
 }
 
 async fn read_identity(remote: &Remote, id: ChangeId) -> Result<Option<RemoteIdentity>> {
