@@ -79,10 +79,10 @@ impl Epochs {
         self.0.keys().filter(|id| !parents.contains(id)).copied().collect()
     }
 
-    /// An epoch and all that its maker knew of.
-    pub(super) fn covered(&self, by: ChangeId) -> BTreeSet<ChangeId> {
+    /// Some epochs and all that their makers knew of.
+    pub(super) fn covered(&self, by: impl IntoIterator<Item = ChangeId>) -> BTreeSet<ChangeId> {
         let mut covered = BTreeSet::new();
-        let mut open = vec![by];
+        let mut open: Vec<ChangeId> = by.into_iter().collect();
         while let Some(id) = open.pop() {
             if covered.insert(id) {
                 open.extend(self.0.get(&id).map(|epoch| epoch.parents.as_slice()).unwrap_or_default());
@@ -91,8 +91,8 @@ impl Epochs {
         covered
     }
 
-    /// Who is to read what is written from now on. Removing somebody beats an addition that did not know of it, so that who is
-    /// out does not come back by an epoch of his own making.
+    /// Who is to read what is written from now on. Removing somebody beats whatever did not know of it, so that who is out does
+    /// not come back by an epoch of his own making: he has no key of the epoch that removed him, and can make none that covers it.
     pub(super) fn members(&self) -> Vec<String> {
         let heads = self.heads();
         let all: BTreeSet<&String> = heads.iter().flat_map(|head| &self.0[head].recipients).collect();
@@ -100,19 +100,19 @@ impl Epochs {
     }
 
     fn is_out(&self, member: &String) -> bool {
-        let additions: Vec<BTreeSet<ChangeId>> = self
-            .0
-            .iter()
-            .filter(|(_, epoch)| epoch.recipients.contains(member) && !self.had(epoch, member))
-            .map(|(id, _)| self.covered(*id))
-            .collect();
-        let removals = self.0.iter().filter(|(_, epoch)| !epoch.recipients.contains(member) && self.had(epoch, member));
-        let mut removals = removals.map(|(id, _)| id);
-        removals.any(|removal| !additions.iter().any(|covered| covered.contains(removal)))
+        let lists = |epoch: &Epoch| epoch.recipients.contains(member);
+        let known_to_listing = self.covered(self.0.iter().filter(|(_, epoch)| lists(epoch)).map(|(id, _)| *id));
+        let mut removals = self.0.iter().filter(|(_, epoch)| !lists(epoch) && self.had(epoch, member));
+        removals.any(|(removal, _)| !known_to_listing.contains(removal))
     }
 
     fn had(&self, epoch: &Epoch, member: &String) -> bool {
         epoch.parents.iter().any(|parent| self.0[parent].recipients.contains(member))
+    }
+
+    /// Whether age keys open any of the newest epochs.
+    pub(super) fn are_for_keys(&self) -> bool {
+        self.heads().iter().any(|head| !self.0[head].recipients.is_empty())
     }
 
     /// Whether some epochs are opened by a passphrase and others by keys, among the newest.
@@ -126,7 +126,7 @@ impl Epochs {
     pub(super) fn current(&self) -> Option<ChangeId> {
         let members = self.members();
         self.heads().into_iter().rev().find(|head| {
-            let covered = self.covered(*head);
+            let covered = self.covered([*head]);
             let unknown = self.0.iter().filter(|(id, _)| !covered.contains(id));
             self.0[head].recipients == members && unknown.into_iter().all(|(_, epoch)| epoch.merge)
         })

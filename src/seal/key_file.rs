@@ -67,7 +67,7 @@ impl KeyFile {
         let count = written.epochs.len();
         let epochs: Option<_> = written.epochs.into_iter().map(WrittenEpoch::read).collect();
         let file = Self { identity: written.identity.parse().ok()?, epochs: Epochs(epochs?) };
-        let covers_all = file.epochs.covered(epoch).len() == count && file.epochs.0.len() == count;
+        let covers_all = file.epochs.covered([epoch]).len() == count && file.epochs.0.len() == count;
         let is_sound = file.epochs.are_sound() && file.epochs.0.contains_key(&epoch) && covers_all;
         (is_whole && written.format == FORMAT && is_sound).then_some(file)
     }

@@ -209,7 +209,7 @@ impl Keyring {
                 "the remote was locked with a passphrase and for age keys at once; run `zvon key rotate` to settle how";
             return Err(Error::new(ErrorKind::Key, why));
         }
-        self.with_epoch(id, &Lock::of(&self.epochs.members(), &self.opened_with)?, true).map(Some)
+        self.with_epoch(id, &self.lock()?, true).map(Some)
     }
 
     /// Whether these keys are those of all the epochs that a replica remembers; `newest` is what it is blamed on if not.
@@ -241,7 +241,13 @@ impl Keyring {
 
     /// The lock as it stands, for the same members or the same passphrase.
     pub(crate) fn lock(&self) -> Result<Lock> {
-        Lock::of(&self.members(), &self.opened_with)
+        let members = self.members();
+        if members.is_empty() && self.epochs.are_for_keys() {
+            let why = "the remote's members removed each other at once, and nobody is left; run `zvon key rotate --recipient age1…` \
+                       for those who are to stay, with the keys of all who changed them in one key file";
+            return Err(Error::new(ErrorKind::Key, why));
+        }
+        Lock::of(&members, &self.opened_with)
     }
 
     /// The epoch to write under, if one can be.

@@ -214,6 +214,43 @@ fn who_was_removed_does_not_come_back_by_an_epoch_of_his_own() {
     }
 }
 
+#[test]
+fn who_was_removed_while_the_keys_changed_otherwise_can_be_let_in_again() {
+    let people: Vec<Secret> = (0..3).map(|_| Secret::generate()).collect();
+    let of = |who: &[usize]| -> Vec<Recipient> { who.iter().flat_map(|n| people[*n].recipients()).collect() };
+    let first = Keyring::create(id(1), id(2), &Lock::Recipients(of(&[0, 1]))).unwrap();
+    let added = first.with_epoch(id(3), &Lock::Recipients(of(&[0, 1, 2])), false).unwrap();
+    let removed = first.with_epoch(id(4), &Lock::Recipients(of(&[0])), false).unwrap();
+    let files = [added.needed_files(), removed.needed_files()].concat();
+    let both = unlock(&files, &people[0]).unwrap();
+    assert!(!both.members().contains(&of(&[1])[0].to_string()));
+    let again = both.with_epoch(id(5), &Lock::Recipients(of(&[0, 1, 2])), false).unwrap();
+    assert_eq!((again.current(), again.members().len()), (Some(id(5)), 3));
+    // Removed once more, he knows of the first removal and not of the second.
+    let last = again.with_epoch(id(6), &Lock::Recipients(of(&[0, 2])), false).unwrap();
+    let forged = again.with_epoch(id(7), &Lock::Recipients(of(&[0, 1, 2])), false).unwrap();
+    let files = [last.needed_files(), forged.needed_files()].concat();
+    let seen = unlock(&files, &people[0]).unwrap();
+    assert_eq!((seen.current(), seen.members().len()), (None, 2));
+}
+
+#[test]
+fn members_who_removed_each_other_are_not_taken_for_a_passphrase() {
+    let (alice, bob) = (Secret::generate(), Secret::generate());
+    let both = [alice.recipients(), bob.recipients()].concat();
+    let first = Keyring::create(id(1), id(2), &Lock::Recipients(both.clone())).unwrap();
+    let without_bob = first.with_epoch(id(3), &Lock::Recipients(alice.recipients()), false).unwrap();
+    let without_alice = first.with_epoch(id(4), &Lock::Recipients(bob.recipients()), false).unwrap();
+    let files = [without_bob.needed_files(), without_alice.needed_files()].concat();
+    assert_eq!(unlock(&files, &alice).err(), Some(BadKeys::WrongKey));
+    let together = unlock(&files, &alice.or(bob)).unwrap();
+    for refused in [together.lock().err(), together.settled(id(5)).err()] {
+        assert!(refused.unwrap().to_string().contains("removed each other"));
+    }
+    let settled = together.with_epoch(id(5), &Lock::Recipients(both), false).unwrap();
+    assert_eq!((settled.current(), settled.members().len()), (Some(id(5)), 2));
+}
+
 /// What somebody does to the keys, as `zvon key` does it.
 #[derive(Debug, Clone)]
 enum Step {
@@ -283,6 +320,9 @@ impl World {
         }
         let recipients: Vec<Recipient> = members.iter().map(|member| member.parse().unwrap()).collect();
         let changed = keyring.with_epoch(self.next(), &Lock::Recipients(recipients), false).unwrap();
+        members.sort();
+        members.dedup();
+        assert_eq!((changed.current(), changed.members()), (changed.newest(), members), "what is asked for is done");
         self.put(&changed);
     }
 

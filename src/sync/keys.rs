@@ -76,6 +76,10 @@ pub(crate) async fn change(
     own_key_is_among(remote, &lock)?;
     let epoch = next_epoch(session, &keyring, &listing);
     let next = blocking(move || keyring.with_epoch(epoch, &lock, false)).await?;
+    if next.current() != Some(epoch) {
+        let why = "the keys cannot be changed so: what was done to them before would still count; nothing was written";
+        return Err(Error::new(ErrorKind::Key, format!("{}: {why}", remote.url())));
+    }
     let unlocked = publish(session, &unlocked, no, next).await?;
     unlocked.keyring().map(|keyring| report(&unlocked, keyring)).ok_or_else(|| not_encrypted(remote))
 }

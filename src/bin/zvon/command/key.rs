@@ -132,7 +132,9 @@ fn words(report: &KeysReport) -> String {
 }
 
 fn readers(report: &KeysReport) -> String {
+    let is_for_keys = report.epochs.last().is_some_and(|newest| !newest.recipients.is_empty());
     match report.recipients.is_empty() {
+        true if is_for_keys => "nobody, as its members removed each other at once".to_owned(),
         true => "whoever knows the passphrase".to_owned(),
         false => report.recipients.join(", "),
     }
