@@ -8,6 +8,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, Transaction, TransactionBehavio
 
 use super::at_rest;
 use super::key::{self, Cipher, DatabaseKey};
+use super::structure::own_names;
 use super::{Metadata, get_metadata, set_metadata};
 use crate::error::{Error, ErrorKind, Result};
 
@@ -152,10 +153,14 @@ pub(crate) fn open_damaged(path: &Path, key: Option<&DatabaseKey>) -> Result<Con
     }
 }
 
-/// Whether a database is a replica, or is left of one.
+/// Whether a database is a replica, or is left of one: a table that only begins like ours is its owner's.
 fn was_replica(conn: &Connection) -> Result<bool> {
-    let sql = "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name GLOB 'ZV_*' AND type IN ('table', 'trigger'))";
-    Ok(conn.query_row(sql, [], |row| row.get(0))?)
+    let own = own_names()?;
+    let sql = "SELECT name, type = 'trigger' AND name GLOB 'ZV_[0-9]*_*' FROM sqlite_schema WHERE name GLOB 'ZV_*'";
+    let mut statement = conn.prepare(sql)?;
+    let found = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let found = found.collect::<rusqlite::Result<Vec<(String, bool)>>>()?;
+    Ok(found.iter().any(|(name, is_trigger)| *is_trigger || own.contains(name)))
 }
 
 /// Says that a database is no replica, or that it was one.

@@ -41,6 +41,11 @@ struct Part {
     sql: String,
 }
 
+/// The names of our tables and their indexes.
+pub(super) fn own_names() -> Result<Vec<String>> {
+    Ok(parts(&scratch()?)?.into_iter().map(|part| part.name).collect())
+}
+
 /// What of ours lacks in a database that was made a replica, tables first.
 pub(crate) fn lacking(conn: &Connection) -> Result<Vec<Lack>> {
     let scratch = scratch()?;

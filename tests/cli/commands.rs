@@ -244,3 +244,14 @@ fn a_reader_that_goes_away_ends_it_quietly() {
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8(output.stderr).unwrap().as_str()), (Some(0), ""));
 }
+
+/// Whatever begins like our tables was taken for what is left of a replica.
+#[test]
+fn a_users_own_table_named_almost_like_ours_is_nothing_left_of_a_replica() {
+    let place = Place::new();
+    place.sql("notes.db", "CREATE TABLE ZV_FOO (a INTEGER PRIMARY KEY, b); INSERT INTO ZV_FOO VALUES (1, 'mine')");
+    place.run(["--db", "notes.db", "status"]).refused(1, &["not a replica yet"]);
+    place.run(["init", "notes.db"]).ended(0);
+    place.run(["--db", "notes.db", "verify"]).ended(0);
+    assert_eq!(place.query("notes.db", "SELECT b FROM ZV_FOO"), ["mine"]);
+}
