@@ -9,8 +9,8 @@ use rusqlite::Connection;
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
 use crate::changelog::{Log, doubt_remote};
 use crate::db::{
-    DatabaseKey, Metadata, Turns, create_replica, encrypt_database, get_metadata, immediate, is_blank, open_damaged,
-    open_database, open_replica, same_name, set_metadata, table_names,
+    DatabaseKey, Metadata, Turns, create_replica, encrypt_database, forget_metadata, get_metadata, immediate, is_blank,
+    open_damaged, open_database, open_replica, same_name, set_metadata, table_names,
 };
 use crate::error::{Error, ErrorKind, Result};
 use crate::merge::merge;
@@ -398,7 +398,7 @@ impl Replica {
     ///
     /// # Errors
     ///
-    /// As [`sync`](Self::sync); [`ErrorKind::Database`] if the file is there and is no clone of this remote.
+    /// As [`sync`](Self::sync); [`ErrorKind::Database`] if the file is there and is no unfinished clone of this remote.
     pub async fn clone_from(
         remote: &Remote,
         path: impl AsRef<Path>,
@@ -430,23 +430,17 @@ impl Replica {
         settings: Settings,
         on_progress: Option<Box<dyn Fn(Progress) + Send + Sync>>,
     ) -> Result<(Self, SyncReport)> {
-        let wanted = remote.url().to_owned();
-        let is_there = path.exists() && !is_blank(&open_database(path, false, key)?)?;
-        if is_there {
-            let standing = open_replica(path, key)?;
-            if get_metadata::<String>(&standing, Metadata::Remote)? != Some(wanted) {
-                let message = format!("{}: the file exists and is no clone of {}", path.display(), remote.url());
-                return Err(Error::new(ErrorKind::Database, message));
-            }
-        } else {
-            sync::check_clonable(remote).await?;
+        match path.exists() && !is_blank(&open_database(path, false, key)?, remote.url())? {
+            true => check_unfinished(path, key, remote.url())?,
+            false => sync::check_clonable(remote).await?,
         }
         let replica = Self::init_at(path, key)?.with_settings(settings);
         let mut session = replica.session;
         session.on_progress = on_progress.map(Arc::from);
-        set_metadata(&session.lock(), Metadata::Remote, remote.url())?;
+        begin_clone(&mut session.lock(), remote.url())?;
         sync::create_tables(&session, remote).await?;
         let report = sync::sync(&session, remote, &SyncOptions::default()).await?;
+        forget_metadata(&session.lock(), Metadata::Cloning)?;
         Ok((Self { session }, report))
     }
 
@@ -623,13 +617,39 @@ impl std::fmt::Debug for Replica {
     }
 }
 
-/// Runs work within one transaction, after the journal has been sealed in it.
+/// Records that a replica is to be a clone.
+fn begin_clone(conn: &mut Connection, url: &str) -> Result<()> {
+    let tx = immediate(conn)?;
+    set_metadata(&tx, Metadata::Remote, url)?;
+    set_metadata(&tx, Metadata::Cloning, url)?;
+    Ok(tx.commit()?)
+}
+
+/// Refuses a file that is no unfinished clone: what its owner did not track is not to be, nor published.
+fn check_unfinished(path: &Path, key: Option<&DatabaseKey>, url: &str) -> Result<()> {
+    let standing = open_replica(path, key)?;
+    if get_metadata::<String>(&standing, Metadata::Cloning)?.is_some_and(|unfinished| unfinished == url) {
+        return Ok(());
+    }
+    let why = match get_metadata::<String>(&standing, Metadata::Remote)? {
+        Some(remote) if remote == url => format!(
+            "the file is a replica that syncs with {url} already: `zvon sync` brings what is new, `zvon track` adds tables, and \
+             a clone wants a file that is not there"
+        ),
+        _ => format!("the file exists and is no clone of {url}; a clone wants a file that is not there"),
+    };
+    Err(Error::new(ErrorKind::Database, format!("{}: {why}", path.display())))
+}
+
+/// Runs work within one transaction, after the journal has been sealed in it. It is for those who decide which tables are
+/// tracked: a clone that was cut off would decide otherwise, and goes on no more.
 fn sealed<T>(conn: &mut Connection, world: &World, work: impl FnOnce(&mut Log<'_>) -> Result<T>) -> Result<T> {
     let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     seal_within(&mut log, world)?;
     let done = work(&mut log)?;
     log.finish()?;
+    forget_metadata(&tx, Metadata::Cloning)?;
     tx.commit()?;
     Ok(done)
 }

@@ -231,6 +231,58 @@ async fn a_clone_that_was_cut_off_at_its_very_beginning_goes_on() {
     assert_eq!(error.kind(), zvon::ErrorKind::Database);
 }
 
+/// A clone of a replica that stood already, with the same remote saved, tracked what its owner did not track, and published it.
+#[tokio::test]
+async fn a_clone_onto_a_replica_that_stands_is_refused_and_one_that_was_cut_off_goes_on() {
+    let home = tempfile::tempdir().unwrap();
+    let (a, store) = (replica(TABLES).await, Arc::new(InMemory::new()));
+    run(&a, "INSERT INTO author VALUES ('x', 'Xenia')");
+    sync(&a, &honest(&store)).await;
+    let clone = async |name: &str, remote: &Remote| {
+        Replica::clone_from(remote, home.path().join(name), zvon::Settings::default(), None).await
+    };
+    // Its owner never tracked his authors, or does so no longer.
+    let mine = Replica::init(home.path().join("mine.db")).unwrap();
+    run(&mine, TABLES);
+    run(&mine, "INSERT INTO author VALUES ('mine', 'Mine')");
+    mine.set_default_remote(URL).unwrap();
+    let (other, _) = clone("other.db", &honest(&store)).await.unwrap();
+    other.untrack(&["author"]).await.unwrap();
+    for name in ["mine.db", "other.db"] {
+        let error = clone(name, &honest(&store)).await.err().unwrap();
+        assert!(error.kind() == ErrorKind::Database && error.to_string().contains("`zvon sync`"), "{error}");
+    }
+    assert!(mine.status().await.unwrap().tables.is_empty());
+    for stop_at in 0.. {
+        let name = format!("{stop_at}.db");
+        let fails = move |n, _| if n == stop_at { Verdict::FailBefore } else { Verdict::Pass };
+        let faulty = Remote::from_store(URL, FaultyStore::new(&store, fails), "base").unwrap();
+        let failed = clone(&name, &faulty).await.is_err();
+        if !failed {
+            assert!(stop_at > 4);
+            break;
+        }
+        let (whole, _) = clone(&name, &honest(&store)).await.unwrap();
+        assert_eq!(table(&whole, "author"), table(&a, "author"));
+    }
+}
+
+/// A table that only begins like ours was taken for one of ours, and its database for an empty one.
+#[tokio::test]
+async fn a_clone_leaves_a_table_alone_that_is_named_almost_like_ours() {
+    let home = tempfile::tempdir().unwrap();
+    let (source, remote) = (replica(TABLES).await, fresh_remote());
+    sync(&source, &remote).await;
+    for name in ["zv_diary", "ZV_DIARY"] {
+        let path = home.path().join(name);
+        let conn = rusqlite::Connection::open(&path).unwrap();
+        conn.execute_batch(&format!("CREATE TABLE {name} (x)")).unwrap();
+        let error = Replica::clone_from(&remote, &path, zvon::Settings::default(), None).await.err().unwrap();
+        assert_eq!(error.kind(), ErrorKind::Database);
+        assert_eq!(rows(&conn, "SELECT name FROM sqlite_schema"), [format!("'{name}'")]);
+    }
+}
+
 /// Seed 1205430 of the simulation: the other sync saw an old, empty listing, forgot all places and failed; the first then recorded
 /// that it had pushed all, and a file that had been there was missed by nobody once it was gone.
 #[tokio::test]

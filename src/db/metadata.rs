@@ -23,6 +23,8 @@ pub(crate) enum Metadata {
     MergedSeq,
     /// The remote that `init --remote` named.
     Remote,
+    /// The remote of which the replica is to be a clone, until it is one.
+    Cloning,
     /// How often all that was remembered of a remote was forgotten, as it turned out empty.
     Emptied,
 }
@@ -38,6 +40,7 @@ impl Metadata {
             Self::ExposedBackfills => "exposed_backfills",
             Self::MergedSeq => "merged_seq",
             Self::Remote => "remote",
+            Self::Cloning => "cloning",
             Self::Emptied => "emptied",
         }
     }

@@ -98,19 +98,20 @@ pub(crate) fn is_replica(conn: &Connection) -> Result<bool> {
     Ok(conn.query_row(sql, [], |row| row.get(0))?)
 }
 
-/// Whether a database holds nothing of anybody's: an empty file, or a replica without tables, history and remote, as a
+/// Whether a database holds nothing of anybody's: an empty file, or a replica without tables, history and another remote, as a
 /// clone leaves that was cut off at its very beginning.
-pub(crate) fn is_blank(conn: &Connection) -> Result<bool> {
-    let others = "SELECT EXISTS (SELECT 1 FROM sqlite_schema \
-                  WHERE name NOT LIKE 'ZV\\_%' ESCAPE '\\' AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\')";
-    if conn.query_row(others, [], |row| row.get(0))? {
+pub(crate) fn is_blank(conn: &Connection, remote: &str) -> Result<bool> {
+    let own = own_names()?;
+    let mut statement = conn.prepare("SELECT name FROM sqlite_schema WHERE name NOT GLOB 'sqlite_*'")?;
+    let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?;
+    if names.iter().any(|name| !own.contains(name)) {
         return Ok(false);
     }
     if !is_replica(conn)? {
         return Ok(true);
     }
     let has_history: bool = conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_CHANGE)", [], |row| row.get(0))?;
-    Ok(!has_history && get_metadata::<String>(conn, Metadata::Remote)?.is_none())
+    Ok(!has_history && get_metadata::<String>(conn, Metadata::Remote)?.is_none_or(|other| other == remote))
 }
 
 /// Makes our tables, with a new author id, or renews those of an older version.
