@@ -8,7 +8,7 @@ use common::shared_folder::*;
 use common::wall::{START_MS, Wall, clocked};
 use common::*;
 use serde_json::{Value, json};
-use zvon::{Replica, Settings, SyncOptions};
+use zvon::{ErrorKind, Remote, RemoteOptions, Replica, Settings, SyncOptions};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 
@@ -268,4 +268,48 @@ async fn a_bad_file_of_a_change_that_came_another_way_is_no_longer_told_of_once_
     truncate(&file, 4);
     assert_eq!(a.sync(&folder.remote(), &options).await.unwrap().healed, 1);
     assert_eq!(sync(&b, &folder.remote()).await.rejected, 0);
+}
+
+/// The drive was not mounted: the whole log went into a new folder in its place, and everybody was told that all was well.
+#[tokio::test]
+async fn a_known_folder_that_is_gone_is_not_made_again() {
+    let (place, a) = (tempfile::tempdir().unwrap(), replica(NOTES).await);
+    let (drive, away) = (place.path().join("drive"), place.path().join("away"));
+    let remote = || Remote::from_url(drive.join("notes").to_str().unwrap(), &RemoteOptions::default()).unwrap();
+    run(&a, "INSERT INTO note VALUES ('1', 'one', 1)");
+    assert_eq!(sync(&a, &remote()).await.pushed, 1, "a first sync makes it");
+    let opened_before = remote();
+    fs::rename(&drive, &away).unwrap();
+    run(&a, "INSERT INTO note VALUES ('2', 'two', 2)");
+    for remote in [opened_before, remote()] {
+        let synced = a.sync(&remote, &SyncOptions::default()).await.map(drop);
+        let (verified, looked) = (a.verify_remote(&remote).await.map(drop), a.survey(&remote).await.map(drop));
+        let keys = a.keys(&remote).await.map(drop);
+        for done in [synced, verified, looked, keys] {
+            let error = done.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::Remote);
+            assert!(error.to_string().contains("its drive mounted"), "{error}");
+        }
+    }
+    assert!(!drive.exists());
+    fs::rename(&away, &drive).unwrap();
+    let report = sync(&a, &remote()).await;
+    assert_eq!((report.pushed, report.healed), (1, 0));
+    assert_verified(&a, &remote()).await;
+}
+
+#[tokio::test]
+async fn whoever_only_reads_makes_no_folder() {
+    let (place, a) = (tempfile::tempdir().unwrap(), replica(NOTES).await);
+    let folder = place.path().join("no/such/folder");
+    let remote = Remote::from_url(folder.to_str().unwrap(), &RemoteOptions::default()).unwrap();
+    let clone = Replica::clone_from(&remote, place.path().join("c.db"), Settings::default(), None).await.map(drop);
+    let (verified, looked) = (a.verify_remote(&remote).await.map(drop), a.survey(&remote).await.map(drop));
+    for done in [clone, verified, looked, a.keys(&remote).await.map(drop)] {
+        let error = done.unwrap_err();
+        assert!(error.to_string().contains("check that the folder is there"), "{error}");
+    }
+    assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    assert_eq!(sync(&a, &remote).await.requests.list, 1);
+    assert!(folder.is_dir());
 }

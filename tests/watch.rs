@@ -417,3 +417,25 @@ async fn an_encrypted_remote_is_watched_and_compacted_and_its_keys_may_change_me
     watch.stop().await;
     assert_verified(&a, &alices).await;
 }
+
+#[tokio::test]
+async fn a_drive_that_is_not_mounted_is_waited_for() {
+    let (dir, place) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let replica = in_file(&dir.path().join("notes.db")).await;
+    let (drive, away) = (place.path().join("drive"), place.path().join("away"));
+    let url = drive.join("notes");
+    sync(&replica, &remote(url.to_str().unwrap())).await;
+    std::fs::rename(&drive, &away).unwrap();
+    run(&replica, "INSERT INTO note VALUES ('a', 'x')");
+    let mut watch = Watching::with(&replica, &remote(url.to_str().unwrap()), never_by_itself());
+    let told = loop {
+        if let WatchEvent::Failed { error, .. } = watch.event().await {
+            break error;
+        }
+    };
+    assert!(told.to_string().contains("its drive mounted"), "{told}");
+    std::fs::rename(&away, &drive).unwrap();
+    let report = watch.synced_for(WatchCause::Retry).await;
+    assert_eq!((report.pushed, report.healed), (1, 0));
+    watch.stop().await;
+}

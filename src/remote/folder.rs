@@ -27,19 +27,23 @@ use crate::wire::{ObjectName, ParsedName};
 #[derive(Debug)]
 pub(super) struct Folder {
     root: PathBuf,
-    store: LocalFileSystem,
     counters: Arc<Counters>,
 }
 
 impl Folder {
-    /// Opens a folder, making it first if it is missing.
+    /// Names a folder, which need not be there: its drive may not be mounted.
     pub(super) fn open(path: &Path, counters: Arc<Counters>) -> Result<Self> {
-        fs::create_dir_all(path).map_err(|e| cannot("use", path, e))?;
-        // One place has one name, by whatever links it was reached.
-        let root = fs::canonicalize(path).map_err(|e| cannot("use", path, e))?;
-        let store =
-            LocalFileSystem::new_with_prefix(&root).map_err(|e| cannot("use", path, io_error(e)))?.with_fsync(true);
-        Ok(Self { root, store, counters })
+        let root = resolve(path).map_err(|e| cannot("use", path, e))?;
+        if root.is_file() {
+            return Err(cannot("use", path, IoErrorKind::NotADirectory.into()));
+        }
+        Ok(Self { root, counters })
+    }
+
+    /// Makes the folder if it is missing.
+    pub(super) async fn make(&self) -> Result<()> {
+        let root = self.root.clone();
+        blocking(move || fs::create_dir_all(&root).map_err(|e| cannot("use", &root, e))).await
     }
 
     /// The folder's path, by whatever links it was reached.
@@ -118,7 +122,7 @@ impl Folder {
     pub(super) async fn put(&self, name: &ObjectName, bytes: Bytes) -> Result<()> {
         self.counters.request(Request::Put);
         self.counters.sent(bytes.len());
-        let written = self.store.put(&Key::from(name.to_string()), PutPayload::from(bytes)).await;
+        let written = self.writer().await?.put(&Key::from(name.to_string()), PutPayload::from(bytes)).await;
         written.map(|_| ()).map_err(|e| cannot("write", &self.path(name), io_error(e)))
     }
 
@@ -133,9 +137,33 @@ impl Folder {
         .await
     }
 
+    /// What writes into the folder as long as it is there: by itself it would make the folder anew beside the drive that held it.
+    async fn writer(&self) -> Result<LocalFileSystem> {
+        let root = self.root.clone();
+        let open = move || LocalFileSystem::new_with_prefix(&root).map_err(|e| cannot("use", &root, io_error(e)));
+        Ok(blocking(open).await?.with_fsync(true))
+    }
+
     fn path(&self, name: &ObjectName) -> PathBuf {
         self.root.join(name.to_string())
     }
+}
+
+/// One place has one name, by whatever links it was reached; of what is missing, the path is followed as far as it goes.
+fn resolve(path: &Path) -> io::Result<PathBuf> {
+    let error = match fs::canonicalize(path) {
+        Err(e) if is_absent(path, &e) => e,
+        found => return found,
+    };
+    let path = std::path::absolute(path)?;
+    let Some(parent) = path.parent() else { return Err(error) };
+    let mut root = resolve(parent)?;
+    match path.file_name() {
+        Some(name) => root.push(name),
+        // The only other part that a path ends with is `..`.
+        None => drop(root.pop()),
+    }
+    Ok(root)
 }
 
 /// Lists our own folders and looks into no other.

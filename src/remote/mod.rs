@@ -118,7 +118,8 @@ impl From<Error> for Interruption {
 type RawBody = BoxStream<'static, Result<Bytes>>;
 
 impl Remote {
-    /// Opens the place that a URL names. Nothing is sent yet; a folder that is missing is made.
+    /// Opens the place that a URL names. Nothing is sent yet, and nothing made: a folder that is missing is made by a replica's
+    /// first sync there, and by no later one, as its drive may not be mounted.
     ///
     /// | URL | store |
     /// | --- | --- |
@@ -234,6 +235,14 @@ impl Remote {
     fn failure_of_file<'e>(&self, error: &'e Error) -> Option<&'e std::io::Error> {
         let cause = std::error::Error::source(error)?.downcast_ref::<std::io::Error>();
         cause.filter(|_| self.is_folder())
+    }
+
+    /// Makes the place, where it is a folder that is missing.
+    pub(crate) async fn make(&self) -> Result<()> {
+        match &self.place.backend {
+            Backend::Folder(folder) => folder.make().await,
+            Backend::Store(_) => Ok(()),
+        }
     }
 
     /// Everything of ours below the base path. What cannot be read is an error, and never looks absent.

@@ -55,6 +55,8 @@ async fn a_folder_is_made_and_holds_plain_files() {
     let dir = tempdir().unwrap();
     let path = dir.path().join("a b/é");
     let remote = in_folder(&path).unwrap();
+    assert!(!path.exists(), "nothing is made before it is asked for");
+    remote.make().await.unwrap();
     assert_eq!(remote.list().await.unwrap(), super::Listing::default());
 
     remote.put(&change(2), bytes("two")).await.unwrap();
@@ -90,9 +92,25 @@ fn every_spelling_of_a_folder_has_one_url() {
     same(&format!("{}/../x y/.", plain.display()));
     #[cfg(unix)]
     {
+        fs::create_dir(&plain).unwrap();
         std::os::unix::fs::symlink(&plain, root.join("link")).unwrap();
         same(root.join("link").to_str().unwrap());
     }
+}
+
+/// Between the listing and the put a drive goes: nothing is written beside it.
+#[tokio::test]
+async fn a_folder_that_goes_is_not_made_by_writing() {
+    let dir = tempdir().unwrap();
+    let path = dir.path().join("drive/notes");
+    let remote = in_folder(&path).unwrap();
+    remote.make().await.unwrap();
+    remote.put(&change(1), bytes("one")).await.unwrap();
+    fs::rename(dir.path().join("drive"), dir.path().join("away")).unwrap();
+    for error in [remote.put(&change(2), bytes("two")).await.unwrap_err(), remote.list().await.unwrap_err()] {
+        assert!(error.to_string().contains("its drive mounted"), "{error}");
+    }
+    assert!(!dir.path().join("drive").exists());
 }
 
 #[tokio::test]
@@ -174,6 +192,7 @@ async fn what_cannot_be_read_does_not_look_absent() {
     }
     let dir = tempdir().unwrap();
     let remote = in_folder(&dir.path().join("x")).unwrap();
+    remote.make().await.unwrap();
     fs::write(dir.path().join("x/changes"), b"").unwrap();
     let error = remote.list().await.unwrap_err();
     assert!(error.to_string().contains("a file, not a folder"), "{error}");
@@ -193,6 +212,7 @@ async fn places_that_can_be_no_folder_say_why() {
         assert!(error.to_string().contains("file, not a folder"), "{error}");
     }
     let remote = in_folder(&dir.path().join("x")).unwrap();
+    remote.make().await.unwrap();
     fs::write(dir.path().join("x/changes"), b"").unwrap();
     let error = remote.put(&change(1), bytes("one")).await.unwrap_err();
     assert!(error.to_string().contains(&change(1).to_string()), "{error}");

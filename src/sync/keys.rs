@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::unlock::{self, next_epoch, publish};
-use super::{Session, known_identities, remember_identity};
+use super::{Session, known_identities, make_place, remember_identity};
 use crate::blocking::blocking;
 use crate::changelog::{expect_encrypted, expect_nothing, remember_remote};
 use crate::error::{Error, ErrorKind, Result};
@@ -18,12 +18,14 @@ use crate::wire::ObjectName;
 pub(crate) async fn encrypt(session: &Session, remote: &Remote, lock: &Lock) -> Result<KeysReport> {
     let url = remote.url().to_owned();
     let work = move |conn: &mut rusqlite::Connection| {
-        let no = remember_remote(conn, &url)?.no;
+        let row = remember_remote(conn, &url)?;
         // However this ends, from here on nobody syncs there without a key.
-        Ok((no, expect_encrypted(conn, no)?))
+        let is_new = expect_encrypted(conn, row.no)?;
+        Ok((row, is_new))
     };
-    let (no, is_new) = session.run(work).await?;
-    let listing = remote.list().await?;
+    let (row, is_new) = session.run(work).await?;
+    make_place(session, remote, &row).await?;
+    let (no, listing) = (row.no, remote.list().await?);
     let remote = &match (remote.secret(), lock) {
         (None, Lock::Passphrase(secret)) => remote.clone().with_secret(secret.clone()),
         _ => remote.clone(),

@@ -91,6 +91,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let _repeating = session.repeat_reports();
     let mut report = SyncReport { remote: remote.url().to_owned(), ..SyncReport::default() };
     let mut row = prepare(session, remote, &mut report).await?;
+    make_place(session, remote, &row).await?;
     let listing = list(session, remote).await?;
     let remote = &unlock::unlock(session, remote, row.no, &listing).await?;
     let meeting = meet(session, remote, &row, &listing, options).await?;
@@ -163,6 +164,14 @@ pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
     ];
     let told: Vec<String> = counts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
     if told.is_empty() { format!("{name} {what}") } else { format!("{name} {what}: {}", told.join(", ")) }
+}
+
+/// Makes the place of a remote that this replica never met. One that it knows is not made again: a drive may not be mounted, and
+/// what is pushed would lie beside it.
+async fn make_place(session: &Session, remote: &Remote, row: &RemoteRow) -> Result<()> {
+    let no = row.no;
+    let is_known = row.last_sync_ms > 0 || !session.run(move |conn| known_identities(conn, Some(no))).await?.is_empty();
+    if is_known { Ok(()) } else { remote.make().await }
 }
 
 async fn list(session: &Session, remote: &Remote) -> Result<Arc<Listing>> {
