@@ -108,6 +108,10 @@ impl Service {
         let (parts, body) = whole(response).await?.into_parts();
         let page = body.bytes().await?;
         self.counters.received(page.len());
+        if !xml::is_listing(&page) {
+            // `object_store` reads any other document as a listing without objects.
+            return Err(HttpError::new(HttpErrorKind::Decode, Unusable(NO_LISTING)));
+        }
         let page = match std::str::from_utf8(&page).map(xml::without_odd_keys) {
             Ok(std::borrow::Cow::Owned(page)) => Bytes::from(page),
             _ => page,
@@ -209,6 +213,9 @@ async fn collect(
     }
     Ok((body.freeze(), true))
 }
+
+const NO_LISTING: &str =
+    "the answer is no listing: check that the address is an S3 server's, and that the network wants no login";
 
 /// Why an answer was given up.
 #[derive(Debug)]

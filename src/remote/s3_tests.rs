@@ -240,3 +240,34 @@ async fn keys_that_are_no_paths_do_not_end_a_listing() {
     assert_eq!(listing.names(), [change(1)]);
     assert_eq!(remote.traffic().list, 1);
 }
+
+/// A page to log in at, in a hotel, or a console on another port.
+#[tokio::test]
+async fn a_page_that_is_no_listing_is_no_empty_remote() {
+    let xml = "<?xml version=\"1.0\"?>";
+    for body in [
+        "<html><body>log in to the network</body></html>".to_owned(),
+        "<!DOCTYPE html><html><body/></html>".to_owned(),
+        format!("{xml}<Error><Code>InternalError</Code></Error>"),
+        format!("{xml}<!-- <ListBucketResult> --><html><ListBucketResult/></html>"),
+        "<ListBucketResultat/>".to_owned(),
+        String::new(),
+    ] {
+        let answer = http("200 OK", &body);
+        let remote = Remote::from_url(&format!("s3://{}/bucket", canned(answer).await), &options()).unwrap();
+        let error = remote.list().await.expect_err(&body);
+        assert_eq!(error.kind(), ErrorKind::Remote, "{body}");
+    }
+    let empty = "<IsTruncated>false</IsTruncated>";
+    for body in [
+        format!("<ListBucketResult>{empty}</ListBucketResult>"),
+        format!(
+            "\u{feff}{xml}\n<!-- a server --> <ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{empty}</ListBucketResult>"
+        ),
+        format!("<s3:ListBucketResult xmlns:s3=\"x\">{empty}</s3:ListBucketResult>"),
+    ] {
+        let answer = http("200 OK", &body);
+        let remote = Remote::from_url(&format!("s3://{}/bucket", canned(answer).await), &options()).unwrap();
+        assert_eq!(remote.list().await.unwrap().names(), [], "{body}");
+    }
+}

@@ -5,10 +5,29 @@ use std::borrow::Cow;
 
 use object_store::path::Path;
 
+/// So many comments may stand before a listing.
+const MAX_COMMENTS: usize = 4;
+
 /// The text of the first element of a name.
 pub(super) fn element<'a>(xml: &'a str, name: &str) -> Option<&'a str> {
     let (_, rest) = xml.split_once(&format!("<{name}>"))?;
     rest.split_once(&format!("</{name}>")).map(|(text, _)| text)
+}
+
+/// Whether a document is a listing, by its outermost element.
+pub(super) fn is_listing(page: &[u8]) -> bool {
+    let Ok(page) = std::str::from_utf8(page) else { return false };
+    let mut rest = page.trim_start_matches('\u{feff}').trim_start();
+    for (open, close) in [("<?xml", "?>")].into_iter().chain(std::iter::repeat_n(("<!--", "-->"), MAX_COMMENTS)) {
+        if rest.starts_with(open) {
+            let Some((_, after)) = rest.split_once(close) else { return false };
+            rest = after.trim_start();
+        }
+    }
+    let Some(element) = rest.strip_prefix('<') else { return false };
+    let end = element.find(|c: char| c.is_whitespace() || matches!(c, '>' | '/')).unwrap_or(element.len());
+    let name = element[..end].rsplit(':').next();
+    name == Some("ListBucketResult")
 }
 
 /// A page of a listing without the entries whose key is no path (`a//b`, `../a`, a control character). Such a key is never
