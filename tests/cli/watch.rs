@@ -182,6 +182,16 @@ fn a_second_watch_is_refused_and_a_killed_one_leaves_nothing_in_the_way() {
 }
 
 #[test]
+fn the_error_that_ends_a_watch_is_a_line_too() {
+    let place = Place::with_clone();
+    let first = Watch::start(&place, &["--db", "notes.db"]);
+    first.event("started");
+    let ran = place.run(["--json", "--db", "notes.db", "watch"]).ended(1);
+    assert_eq!(ran.stdout.lines().count(), 1, "{ran:#?}");
+    assert_eq!(ran.json()["error"]["kind"], "busy");
+}
+
+#[test]
 fn both_signals_end_it_well_and_the_last_commit_is_pushed_or_in_the_log() {
     for signal in ["-INT", "-TERM"] {
         let place = Place::with_clone();

@@ -121,7 +121,7 @@ impl Output {
         complain(&sentence(told));
         if self.json {
             // A stdout that is gone leaves only stderr, which has been told.
-            let _ = write_out(&document(&json(&Errors { error: told })));
+            let _ = write_out(&document(&line(&Errors { error: told })));
         }
         told.exit
     }
@@ -134,9 +134,7 @@ impl Output {
     /// Prints one of many documents, on a line of its own, or the words for it, if there are any.
     pub fn line(self, data: &impl Serialize, words: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.json {
-            true => {
-                write_out(&document(&serde_json::to_string(data).expect("a line has no map whose keys are not text")))
-            }
+            true => write_out(&document(&line(data))),
             false if self.quiet => Ok(()),
             false => match words() {
                 words if words.is_empty() => Ok(()),
@@ -168,6 +166,11 @@ struct Errors<'a> {
 
 fn json(data: &impl Serialize) -> String {
     serde_json::to_string_pretty(data).expect("reports have no map whose keys are not text")
+}
+
+/// On one line: also an error is, as it may end what printed a document a line.
+fn line(data: &impl Serialize) -> String {
+    serde_json::to_string(data).expect("a line has no map whose keys are not text")
 }
 
 /// A JSON document on lines of its own. What could drive a terminal only occurs within its strings, where it can be written as an escape.
