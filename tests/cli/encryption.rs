@@ -205,3 +205,15 @@ fn a_plain_remote_that_was_to_be_encrypted_is_refused_and_stays_usable() {
     place.run(init).refused(1, &["holds objects that are not encrypted"]);
     place.run(["--db", "third.db", "sync", "shared"]).ended(0);
 }
+
+/// As with `--key-file <(pass show me.key)`: what was read once is gone.
+#[cfg(unix)]
+#[test]
+fn a_key_that_comes_through_a_pipe_is_read_once() {
+    let place = Place::new();
+    place.run(["key", "generate", "me.key"]).ended(0);
+    let key = std::fs::read_to_string(place.path("me.key")).unwrap();
+    let init = ["init", "notes.db", "--remote", "shared", "--encrypt", "--key-file", "/dev/stdin"];
+    ran(place.zvon().args(init).write_stdin(key)).ended(0);
+    place.run(["--db", "notes.db", "--key-file", "me.key", "key", "list"]).ended(0);
+}

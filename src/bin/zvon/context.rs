@@ -4,6 +4,7 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use zvon::{DatabaseKey, ErrorKind, Remote, RemoteOptions, Replica, Secret};
 
@@ -18,6 +19,8 @@ use crate::{secrets, text};
 pub struct Context {
     global: Global,
     environment: Environment,
+    /// What was read already: a pipe gives it once.
+    secret: OnceLock<Option<Secret>>,
     /// Where it prints, should it have more to tell than an answer.
     pub output: Output,
     /// Where it shows how far it is.
@@ -47,7 +50,7 @@ impl Context {
             (false, false) => Show::Bars,
         };
         let bars = Bars::new(show);
-        Ok(Self { global, environment: Environment::read()?, output, bars })
+        Ok(Self { global, environment: Environment::read()?, secret: OnceLock::new(), output, bars })
     }
 
     /// The database that a command is about; `named` is what it names itself.
@@ -112,7 +115,11 @@ impl Context {
 
     /// What opens an encrypted remote, as far as it was given.
     pub fn secret(&self) -> Result<Option<Secret>, Failure> {
-        self.global.secrets.secret()
+        if let Some(read) = self.secret.get() {
+            return Ok(read.clone());
+        }
+        let read = self.global.secrets.secret()?;
+        Ok(self.secret.get_or_init(|| read).clone())
     }
 
     /// Works with a remote, and asks for the passphrase where one turns out to be wanted and somebody is there to answer.
