@@ -60,8 +60,7 @@ pub(crate) async fn encrypt(session: &Session, remote: &Remote, lock: &Lock) -> 
 
 /// Who can open what, and since when.
 pub(crate) async fn list(session: &Session, remote: &Remote) -> Result<KeysReport> {
-    let (no, listing) = look(session, remote).await?;
-    let unlocked = unlock::unlock(session, remote, no, &listing).await?;
+    let (_, unlocked) = open(session, remote, &remote.list().await?).await?;
     unlocked.keyring().map(|keyring| report(&unlocked, keyring)).ok_or_else(|| not_encrypted(remote))
 }
 
@@ -71,8 +70,8 @@ pub(crate) async fn change(
     remote: &Remote,
     choose: impl FnOnce(&Keyring) -> Result<Lock>,
 ) -> Result<KeysReport> {
-    let (no, listing) = look(session, remote).await?;
-    let unlocked = unlock::unlock(session, remote, no, &listing).await?;
+    let listing = remote.list().await?;
+    let (no, unlocked) = open(session, remote, &listing).await?;
     let keyring = Arc::clone(unlocked.keyring().ok_or_else(|| not_encrypted(remote))?);
     let lock = choose(&keyring)?;
     own_key_is_among(remote, &lock)?;
@@ -138,11 +137,14 @@ fn own_key_is_among(remote: &Remote, lock: &Lock) -> Result<()> {
     }
 }
 
-async fn look(session: &Session, remote: &Remote) -> Result<(i64, Listing)> {
-    let listing = remote.list().await?;
+/// Opens an encrypted remote's keys and remembers it with them: of another one, which may be a mistyped URL, nothing is.
+async fn open(session: &Session, remote: &Remote, listing: &Listing) -> Result<(i64, Remote)> {
+    let unlocked = unlock::look(session, remote, listing).await?;
+    let keyring = unlocked.keyring().ok_or_else(|| not_encrypted(remote))?;
     let url = remote.url().to_owned();
-    let row = session.run(move |conn| remember_remote(conn, &url)).await?;
-    Ok((row.no, listing))
+    let no = session.run(move |conn| remember_remote(conn, &url)).await?.no;
+    unlock::record(session, no, keyring).await?;
+    Ok((no, unlocked))
 }
 
 fn not_encrypted(remote: &Remote) -> Error {

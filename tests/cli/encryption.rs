@@ -217,3 +217,18 @@ fn a_key_that_comes_through_a_pipe_is_read_once() {
     ran(place.zvon().args(init).write_stdin(key)).ended(0);
     place.run(["--db", "notes.db", "--key-file", "me.key", "key", "list"]).ended(0);
 }
+
+#[test]
+fn looking_for_keys_where_there_are_none_leaves_no_remote_behind() {
+    let (place, recipient) = with_key();
+    let wrong = ["--db", "notes.db", "--remote", "typo", "key"];
+    place.run([&wrong[..], &["list"]].concat()).refused(1, &["typo", "not encrypted"]);
+    place.run([&wrong[..], &["add", recipient.as_str()]].concat()).refused(1, &["typo", "not encrypted"]);
+    let status = place.json(&["--db", "notes.db", "status"]);
+    assert_eq!(status["remotes"].as_array().unwrap().len(), 1, "{status}");
+    // One that is met for the first time by its keys is remembered with them.
+    place.sql("other.db", SCHEMA);
+    place.run(["init", "other.db"]).ended(0);
+    place.run(["--db", "other.db", "--remote", "shared", "--key-file", "me.key", "key", "list"]).ended(0);
+    assert_eq!(place.json(&["--db", "other.db", "status"])["remotes"][0]["encrypted"], true);
+}
