@@ -163,3 +163,15 @@ fn how_often_a_remote_is_asked_again_is_set_beside_the_database() {
         assert_eq!(asked.load(std::sync::atomic::Ordering::SeqCst) - before, 1 + retries);
     }
 }
+
+/// Made absolute, it was a folder of that name.
+#[test]
+fn a_home_folder_written_with_a_tilde_is_refused_wherever_it_stands() {
+    let place = Place::new();
+    place.run(["init", "a.db", "--remote=~/shared"]).refused(2, &["~ is not expanded"]);
+    place.run(["init", "a.db"]).ended(0);
+    ran(place.zvon().env("ZVON_REMOTE", "~/shared").args(["--db", "a.db", "sync"])).refused(2, &["~ is not expanded"]);
+    place.write("zvon.toml", "remote = '~/shared'\n");
+    place.run(["--db", "a.db", "sync"]).refused(2, &["~ is not expanded"]);
+    assert!(!place.path("~").exists());
+}

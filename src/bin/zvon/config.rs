@@ -90,9 +90,9 @@ impl Config {
     }
 }
 
-/// A remote that is a plain path, seen from a folder; anything else as it is.
+/// A remote that is a plain path, seen from a folder; anything else as it is, a home folder's `~` too, which the library refuses.
 pub fn from_folder(remote: &str, folder: &Path) -> String {
-    if remote.is_empty() || has_scheme(remote) {
+    if remote.is_empty() || has_scheme(remote) || remote == "~" || remote.starts_with("~/") {
         return remote.to_owned();
     }
     let path = folder.join(remote);
@@ -217,6 +217,7 @@ mod tests {
         assert_eq!(from_folder("/mnt/shared", folder), "/mnt/shared");
         assert_eq!(from_folder("file:///mnt/shared", folder), "file:///mnt/shared");
         assert_eq!(from_folder("s3:/typo", folder), "s3:/typo");
+        assert_eq!(from_folder("~/shared", folder), "~/shared");
     }
 
     #[test]
