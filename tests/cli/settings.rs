@@ -175,3 +175,21 @@ fn a_home_folder_written_with_a_tilde_is_refused_wherever_it_stands() {
     place.run(["--db", "a.db", "sync"]).refused(2, &["~ is not expanded"]);
     assert!(!place.path("~").exists());
 }
+
+/// The bytes that are no text were replaced, and another folder made.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_relative_remote_below_a_folder_that_is_not_utf8_is_refused() {
+    use std::os::unix::ffi::OsStrExt as _;
+    let place = Place::with_notes();
+    let folder = place.path(std::ffi::OsStr::from_bytes(b"bad\xff"));
+    std::fs::create_dir(&folder).unwrap();
+    let sync = |remote: &str| {
+        let mut command = place.zvon();
+        ran(command.current_dir(&folder).args(["--db", "../notes.db", "sync", remote]))
+    };
+    sync("rel").refused(2, &["is not UTF-8", "file:///"]);
+    let names = || std::fs::read_dir(place.path("")).unwrap().map(|entry| entry.unwrap().file_name());
+    assert!(names().all(|name| !name.to_string_lossy().contains('\u{fffd}') || name.as_bytes() == b"bad\xff"));
+    sync(place.path("shared").to_str().unwrap()).ended(0);
+}

@@ -34,7 +34,7 @@ impl Config {
     pub fn read(folder: &Path) -> Result<Self, Failure> {
         let path = folder.join(FILE_NAME);
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(parse(&path, &text)?.within(folder)),
+            Ok(text) => parse(&path, &text)?.within(folder),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self::default()),
             Err(error) => Err(Failure::io(format!("{}: the settings cannot be read", path.display()), &error)),
         }
@@ -83,20 +83,26 @@ impl Config {
         options
     }
 
-    fn within(mut self, folder: &Path) -> Self {
+    fn within(mut self, folder: &Path) -> Result<Self, Failure> {
         self.db = self.db.map(|db| folder.join(db));
-        self.remote = self.remote.map(|remote| from_folder(&remote, folder));
-        self
+        self.remote = self.remote.map(|remote| from_folder(&remote, folder)).transpose()?;
+        Ok(self)
     }
 }
 
 /// A remote that is a plain path, seen from a folder; anything else as it is, a home folder's `~` too, which the library refuses.
-pub fn from_folder(remote: &str, folder: &Path) -> String {
+pub fn from_folder(remote: &str, folder: &Path) -> Result<String, Failure> {
     if remote.is_empty() || has_scheme(remote) || remote == "~" || remote.starts_with("~/") {
-        return remote.to_owned();
+        return Ok(remote.to_owned());
     }
     let path = folder.join(remote);
-    std::path::absolute(&path).unwrap_or(path).to_string_lossy().into_owned()
+    let path = std::path::absolute(&path).unwrap_or(path);
+    path.into_os_string().into_string().map_err(|path| {
+        let path = Path::new(&path).display();
+        Failure::usage(format!(
+            "{path}: the path is not UTF-8; write the remote as a URL, file:///…, with its bytes as %XX"
+        ))
+    })
 }
 
 /// Whether a text begins like a URL. One letter before the colon is a drive.
@@ -189,7 +195,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "db = 'a.db'\nremote = 's3://b/p'\nmax_clock_drift = '90m'\nmax_object_size = '1 MiB'\n\
                     request_timeout = '7s'\nconnect_timeout = '2s'\nmax_retries = 3\nretry_timeout = '1m'\n";
-        let config = parse(Path::new("zvon.toml"), text).unwrap().within(Path::new("/home/me"));
+        let config = parse(Path::new("zvon.toml"), text).unwrap().within(Path::new("/home/me")).unwrap();
         assert_eq!(config.db.as_deref(), Some(Path::new("/home/me/a.db")));
         assert_eq!(config.remote.as_deref(), Some("s3://b/p"));
         assert_eq!(config.settings().max_clock_drift, Duration::from_secs(5400));
@@ -213,11 +219,11 @@ mod tests {
     #[test]
     fn only_plain_paths_count_from_the_folder() {
         let folder = Path::new("/home/me");
-        assert_eq!(from_folder("shared", folder), "/home/me/shared");
-        assert_eq!(from_folder("/mnt/shared", folder), "/mnt/shared");
-        assert_eq!(from_folder("file:///mnt/shared", folder), "file:///mnt/shared");
-        assert_eq!(from_folder("s3:/typo", folder), "s3:/typo");
-        assert_eq!(from_folder("~/shared", folder), "~/shared");
+        assert_eq!(from_folder("shared", folder).unwrap(), "/home/me/shared");
+        assert_eq!(from_folder("/mnt/shared", folder).unwrap(), "/mnt/shared");
+        assert_eq!(from_folder("file:///mnt/shared", folder).unwrap(), "file:///mnt/shared");
+        assert_eq!(from_folder("s3:/typo", folder).unwrap(), "s3:/typo");
+        assert_eq!(from_folder("~/shared", folder).unwrap(), "~/shared");
     }
 
     #[test]

@@ -218,7 +218,7 @@ fn remote(url: &str, config: &Config) -> Result<Remote, Failure> {
     }
     let variables =
         std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let url = config::from_folder(url, Path::new(""));
+    let url = config::from_folder(url, Path::new(""))?;
     Ok(Remote::from_url(&url, &config.patience(RemoteOptions::from_vars(variables)))?)
 }
 
