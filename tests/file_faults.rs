@@ -712,3 +712,32 @@ fn a_watch_outlives_a_permission_that_goes_and_comes_back() {
     drop(watch);
     bound.assert_mended(3);
 }
+
+/// SQLite cannot make its journal for a while: a folder that lost a permission, or a disk without room for one more file.
+#[test]
+fn a_watch_outlives_a_database_whose_folder_is_read_only_for_a_while() {
+    let bound = Bound::new();
+    let mut command = bound.command(&["--db", "data/a.db", "--json", "watch", "--interval", "1s"]);
+    let mut watch = Watch(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let (sender, lines) = mpsc::channel();
+    let stdout = BufReader::new(watch.0.stdout.take().unwrap());
+    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+    let wait_for = |words: &[&str]| loop {
+        let line = lines.recv_timeout(Duration::from_secs(30)).expect("a line within the deadline");
+        if words.iter().all(|word| line.contains(word)) {
+            break;
+        }
+    };
+    wait_for(&["\"synced\""]);
+    if bound.is_root {
+        chown(bound.path("data"), Some(0), Some(0)).unwrap();
+    }
+    bound.permit("data", 0o555);
+    wait_for(&["\"failed\"", "the database"]);
+    bound.give("data");
+    bound.permit("data", 0o755);
+    bound.sql("data/a.db", "INSERT INTO note VALUES ('mine', 'x')");
+    wait_for(&["\"synced\"", "\"pushed\":1"]);
+    drop(watch);
+    bound.assert_mended(3);
+}

@@ -170,6 +170,8 @@ struct Watch<'a> {
     is_compaction_due: bool,
     /// The compaction under way; it stops with the watch.
     compactions: JoinSet<Result<CompactReport>>,
+    /// Whether any sync of this watch worked.
+    has_synced: bool,
     /// The kinds of failures told since the last sync that worked.
     told: HashSet<ErrorKind>,
     /// The wall clock, and when it said that.
@@ -203,6 +205,7 @@ impl<'a> Watch<'a> {
             is_muted: false,
             is_compaction_due: false,
             compactions: JoinSet::new(),
+            has_synced: false,
             told: HashSet::new(),
             clock: (session.world.now_ms(), now),
         })
@@ -259,12 +262,13 @@ impl<'a> Watch<'a> {
                 self.is_compaction_due = report.compaction_due;
                 self.remote_at = Instant::now() + self.pace.synced(moved);
                 self.told.clear();
+                self.has_synced = true;
                 on_event(WatchEvent::Synced { cause, report });
                 let left_behind = cause == WatchCause::Commit && !moved;
                 self.is_muted = left_behind && self.look().await.is_some_and(|news| news.unpushed);
                 Ok(())
             }
-            Err(error) if is_lasting(&error) => Err(error),
+            Err(error) if is_lasting(&error, self.has_synced) => Err(error),
             Err(error) => {
                 let retry_in = self.pace.failed(self.session.world.random());
                 self.remote_at = Instant::now() + retry_in;
@@ -407,21 +411,66 @@ fn moved_something(report: &SyncReport) -> bool {
     report.pulled + report.pushed + report.merged + report.redated + report.healed > 0
 }
 
-/// Whether trying again helps nobody before a human has done something about this very watch.
-fn is_lasting(error: &Error) -> bool {
+/// Whether trying again helps nobody before a human has done something about this very watch. What a watch has done before, it
+/// will be able to do again once the disk and the machine let it.
+fn is_lasting(error: &Error, has_synced: bool) -> bool {
     match error.kind() {
         ErrorKind::Usage | ErrorKind::Unrelated | ErrorKind::Corrupt | ErrorKind::Interrupted => true,
         ErrorKind::Locked | ErrorKind::Key => true,
-        ErrorKind::Database => !is_of_the_disk(error),
+        ErrorKind::Database => {
+            let code = sqlite_code(error);
+            !(code.is_some_and(is_of_the_disk) || has_synced && code.is_some_and(is_of_the_surroundings))
+        }
         _ => false,
     }
 }
 
+fn sqlite_code(error: &Error) -> Option<rusqlite::ErrorCode> {
+    let mut causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
+    causes.find_map(|cause| cause.downcast_ref::<rusqlite::Error>()?.sqlite_error_code())
+}
+
 /// A full disk, or one that is away: both pass.
-fn is_of_the_disk(error: &Error) -> bool {
-    let causes = std::iter::successors(std::error::Error::source(error), |cause| cause.source());
-    causes.filter_map(|cause| cause.downcast_ref::<rusqlite::Error>()).any(|cause| {
-        let code = cause.sqlite_error_code();
-        matches!(code, Some(rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure))
-    })
+fn is_of_the_disk(code: rusqlite::ErrorCode) -> bool {
+    matches!(code, rusqlite::ErrorCode::DiskFull | rusqlite::ErrorCode::SystemIoFailure)
+}
+
+/// A disk that is read-only or without room for one more file, a folder that lost a permission, memory that ran out: these pass
+/// where there was none of them before.
+fn is_of_the_surroundings(code: rusqlite::ErrorCode) -> bool {
+    use rusqlite::ErrorCode;
+    matches!(
+        code,
+        ErrorCode::CannotOpen | ErrorCode::ReadOnly | ErrorCode::FileLockingProtocolFailed | ErrorCode::OutOfMemory
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn lasts(code: i32, has_synced: bool) -> bool {
+        is_lasting(&rusqlite::Error::SqliteFailure(ffi::Error::new(code), None).into(), has_synced)
+    }
+
+    #[test]
+    fn what_passes_by_itself_does_not_end_a_watch() {
+        for code in [ffi::SQLITE_FULL, ffi::SQLITE_IOERR_FSYNC, ffi::SQLITE_BUSY] {
+            assert!(!lasts(code, false) && !lasts(code, true), "{code}");
+        }
+        for code in [
+            ffi::SQLITE_CANTOPEN,
+            ffi::SQLITE_READONLY,
+            ffi::SQLITE_READONLY_DIRECTORY,
+            ffi::SQLITE_PROTOCOL,
+            ffi::SQLITE_NOMEM,
+        ] {
+            assert!(lasts(code, false) && !lasts(code, true), "{code}");
+        }
+        for code in [ffi::SQLITE_NOTADB, ffi::SQLITE_CORRUPT, ffi::SQLITE_ERROR] {
+            assert!(lasts(code, false) && lasts(code, true), "{code}");
+        }
+    }
 }
