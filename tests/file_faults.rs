@@ -741,3 +741,77 @@ fn a_watch_outlives_a_database_whose_folder_is_read_only_for_a_while() {
     drop(watch);
     bound.assert_mended(3);
 }
+
+/// A definition, a layout, and a change whose time is still to come, each of which a permission or a bad sector keeps back.
+#[test]
+fn a_single_file_of_any_kind_that_cannot_be_read_holds_up_no_other() {
+    for folder in ["schemas", "layout", "waiting"] {
+        let bound = Bound::new();
+        let known = if folder == "waiting" { Vec::new() } else { names_in(&bound, folder) };
+        let bad = make_one_more(&bound, folder, &known);
+        bound.sql("data/b.db", "INSERT INTO note VALUES ('after', 'x')");
+        bound.done(&["--db", "data/b.db", "sync"]);
+        bound.permit(&bad, 0o000);
+        let told = if folder == "schemas" { 3 } else { 0 };
+        bound.ends(told, &["--db", "data/a.db", "sync"], &[]);
+        bound.done(&["--db", "data/a.db", "sync"]);
+        assert_eq!(bound.notes("data/a.db").len(), 3, "{folder}");
+        bound.permit(&bad, 0o644);
+        if let Some(library) = failing_calls() {
+            bound.sql("data/b.db", "INSERT INTO note VALUES ('again', 'x')");
+            bound.done(&["--db", "data/b.db", "sync"]);
+            let mut command = bound.command(&["--db", "data/a.db", "sync"]);
+            command.env("LD_PRELOAD", library).env("FAIL_CALL", "read").env("FAIL_PATH", &bad);
+            command.env("FAIL_AT", "1").env("FAIL_ON", "1").env("FAIL_ERRNO", (Errno::Eio as i32).to_string());
+            let output = command.env("FAIL_LOG", "/dev/null").output().unwrap();
+            let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+            assert!(matches!(output.status.code(), Some(0 | 3)), "{folder}: {said}");
+            assert_eq!(bound.notes("data/a.db").len(), 4, "{folder}");
+        }
+    }
+}
+
+/// Puts one more file of a kind on the remote, by `b`, and says where.
+fn make_one_more(bound: &Bound, folder: &str, known: &[String]) -> String {
+    match folder {
+        "schemas" => {
+            bound.sql("data/b.db", "CREATE TABLE other (id TEXT PRIMARY KEY)");
+            bound.done(&["--db", "data/b.db", "track", "other"]);
+            bound.done(&["--db", "data/b.db", "sync"]);
+        }
+        "layout" => drop(bound.done(&["--db", "data/b.db", "sync", "--layout", "files"])),
+        _ => {
+            let (now, id) = (std::time::SystemTime::now(), "7000-8000-0123456789ab");
+            let ms = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 30 * 86_400_000;
+            let digits = format!("{ms:012x}");
+            let id = format!("{}-{}-{id}", &digits[..8], &digits[8..]);
+            let change = common::shared_folder::note_change(&id, "late", &serde_json::json!({ "body": "x" }));
+            let name = format!("shared/{}", common::shared_folder::file_name(&id));
+            fs::write(bound.path(&name), common::shared_folder::msgpack(&change)).unwrap();
+            bound.give(&name);
+            return name;
+        }
+    }
+    let new = names_in(bound, folder).into_iter().find(|name| !known.contains(name)).unwrap();
+    format!("shared/{folder}/{new}")
+}
+
+#[test]
+fn a_thorough_look_goes_on_beyond_a_file_that_may_not_be_read() {
+    let bound = Bound::new();
+    let many = "WITH RECURSIVE n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 40) \
+                INSERT INTO note SELECT 'pack-' || i, 'x' FROM n";
+    bound.sql("data/b.db", many);
+    bound.done(&["--db", "data/b.db", "sync"]);
+    bound.done(&["--db", "data/a.db", "sync"]);
+    for folder in ["changes", "packs"] {
+        let name = format!("shared/{folder}/{}", names_in(&bound, folder)[0]);
+        bound.permit(&name, 0o000);
+        let words = [&name["shared/".len()..], "may not read it; check its permissions"];
+        bound.ends(3, &["--db", "data/a.db", "sync", "--full"], &words);
+        let id = name.rsplit('/').next().unwrap().split('.').next().unwrap();
+        bound.ends(1, &["--db", "data/a.db", "verify", "--remote"], &[id, "may not be read by this user"]);
+        bound.permit(&name, 0o644);
+    }
+    bound.assert_mended(42);
+}

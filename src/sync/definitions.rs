@@ -14,7 +14,7 @@ use crate::changelog::{
 };
 use crate::db::{immediate, read_table, same_name};
 use crate::error::Result;
-use crate::remote::{Fetched, Listed, Listing, Remote};
+use crate::remote::{DAMAGED, Fetched, Listed, Listing, Remote};
 use crate::wire::{Identity, ObjectName, TableDefinition};
 
 /// The most bytes of a definition that are read.
@@ -139,7 +139,18 @@ pub(super) async fn pull(
     let left = lacking.len().saturating_sub(most);
     for listed in lacking.into_iter().take(most) {
         let refuse = |reason: String| Refusal::of_other(listed, reason);
-        match remote.get(&listed.name, LIMIT).await? {
+        let answer = match remote.get(&listed.name, LIMIT).await {
+            Err(error) if remote.keeps_back(&error) => {
+                found.refused.push(refuse(String::new()).kept_back());
+                continue;
+            }
+            Err(error) if remote.is_damaged(&error) => {
+                found.refused.push(refuse(DAMAGED.to_owned()));
+                continue;
+            }
+            answer => answer?,
+        };
+        match answer {
             Fetched::Bytes(read) if read.len() > room => {
                 found.notices.push(too_many(remote));
                 break;

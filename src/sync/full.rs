@@ -8,7 +8,9 @@ use futures::StreamExt;
 use rusqlite::Connection;
 
 use super::packs::{Ask, PackReader, Unread};
-use super::{RemoteRow, Session, SyncReport};
+use super::plan::Refusal;
+use super::pull::note_refused;
+use super::{RemoteRow, Session, SyncReport, known_files};
 use crate::changelog::{contains, forget_refused, list_packs, pack_ids, read_change};
 use crate::error::{Error, Result};
 use crate::model::{Change, ChangeId};
@@ -25,12 +27,15 @@ pub(crate) enum Standing {
     Gone,
     /// It cannot be read, or says something else.
     Different,
+    /// This user may not read it.
+    KeptBack,
 }
 
 /// Compares one file with the log's change.
 pub(crate) async fn inspect(remote: &Remote, change: &Change, limit: u64) -> Result<Standing> {
     let fetched = match remote.get(&ObjectName::Change(change.id), limit).await {
         Err(error) if remote.is_damaged(&error) => return Ok(Standing::Different),
+        Err(error) if remote.keeps_back(&error) => return Ok(Standing::KeptBack),
         fetched => fetched?,
     };
     Ok(match fetched {
@@ -57,62 +62,70 @@ pub(super) async fn mend(
     report: &mut SyncReport,
 ) -> Result<()> {
     let limit = session.settings.max_object_bytes;
+    let mut kept_back = Vec::new();
     for pack in &listing.packs {
-        mend_pack(session, remote, row, pack.id, report).await?;
+        if mend_pack(session, remote, row, pack.id, report).await? {
+            kept_back.push(Refusal::of_pack(*pack, String::new()).kept_back());
+        }
     }
     for part in listing.changes.chunks(BATCH) {
-        let ids: Vec<ChangeId> = part.iter().map(|listed| listed.id).collect();
+        let part = part.to_vec();
         let changes = session
             .run(move |conn| {
                 let mut changes = Vec::new();
-                for id in ids {
-                    if contains(conn, id)? {
-                        changes.push(read_change(conn, id)?);
+                for listed in part {
+                    if contains(conn, listed.id)? {
+                        changes.push((listed, read_change(conn, listed.id)?));
                     }
                 }
                 Ok(changes)
             })
             .await?;
         let mut checks = futures::stream::iter(changes)
-            .map(|change| async move {
+            .map(|(listed, change)| async move {
                 let standing = inspect(remote, &change, limit).await?;
-                Ok::<_, Error>((change, standing))
+                Ok::<_, Error>((listed, change, standing))
             })
             .buffer_unordered(session.settings.concurrency.clamp(1, 16));
         while let Some(checked) = checks.next().await {
-            let (change, standing) = checked?;
-            if !matches!(standing, Standing::Same) {
-                let (name, no) = (ObjectName::Change(change.id), row.no);
-                remote.put(&name, encode_change(&change).into()).await?;
-                session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
-                report.healed += 1;
-                report.pushed += 1;
+            let (listed, change, standing) = checked?;
+            match standing {
+                Standing::Same => {}
+                Standing::KeptBack => kept_back.push(Refusal::of_change(listed, String::new()).kept_back()),
+                Standing::Gone | Standing::Different => {
+                    let (name, no) = (ObjectName::Change(change.id), row.no);
+                    remote.put(&name, encode_change(&change).into()).await?;
+                    session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
+                    report.healed += 1;
+                    report.pushed += 1;
+                }
             }
         }
     }
-    Ok(())
+    note_refused(session, row.no, &known_files(session, row, false).await?, kept_back, report).await
 }
 
-/// Reads a pack and writes it again, from the log, where it is not what it was.
+/// Reads a pack and writes it again, from the log, where it is not what it was. True where this user may not read it.
 async fn mend_pack(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
     pack: ChangeId,
     report: &mut SyncReport,
-) -> Result<()> {
+) -> Result<bool> {
     match inspect_pack(session, remote, pack, Note::Nothing).await? {
-        Standing::Same | Standing::Gone => return Ok(()),
+        Standing::Same | Standing::Gone => return Ok(false),
+        Standing::KeptBack => return Ok(true),
         Standing::Different => {}
     }
     let no = row.no;
-    let Some((bytes, changes)) = session.run(move |conn| pack_again(conn, no, pack)).await? else { return Ok(()) };
+    let Some((bytes, changes)) = session.run(move |conn| pack_again(conn, no, pack)).await? else { return Ok(false) };
     let name = ObjectName::Pack(pack);
     remote.put(&name, bytes).await?;
     session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
     report.healed += changes;
     report.pushed += changes;
-    Ok(())
+    Ok(false)
 }
 
 /// What is to be noted of the changes that are there and right.
@@ -130,6 +143,7 @@ pub(super) async fn inspect_pack(session: &Session, remote: &Remote, pack: Chang
         Ok(false) | Err(Unread::Bad(_)) => Ok(Standing::Different),
         Err(Unread::Gone) => Ok(Standing::Gone),
         Err(Unread::Failed(error)) if remote.is_damaged(&error) => Ok(Standing::Different),
+        Err(Unread::Failed(error)) if remote.keeps_back(&error) => Ok(Standing::KeptBack),
         Err(Unread::Failed(error)) => Err(error),
     }
 }

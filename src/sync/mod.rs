@@ -29,7 +29,7 @@ use crate::db::immediate;
 use crate::error::Result;
 use crate::merge::merge;
 use crate::model::{ChangeId, Clock};
-use crate::remote::{Fetched, Listing, Remote};
+use crate::remote::{DAMAGED, Fetched, Listing, Remote};
 use crate::report::{OversizeChange, Phase, SyncReport};
 use crate::wire::{Layout, ObjectName};
 #[cfg(any(test, fuzzing))]
@@ -41,7 +41,7 @@ pub(crate) use definitions::{define, differences, is_enforced_elsewhere, redefin
 pub(crate) use keys::{
     change as change_keys, encrypt, list as list_keys, with as with_recipient, without as without_recipient,
 };
-use plan::Known;
+use plan::{KEPT_BACK, Known};
 pub(crate) use push::oversize;
 pub(crate) use session::Session;
 pub use session::Settings;
@@ -401,17 +401,24 @@ fn newest_layout(listing: &Listing, bound: ChangeId) -> Option<ChangeId> {
 /// What the object of a layout says; nothing where it is gone or cannot be read, of which the user hears.
 async fn read_layout(remote: &Remote, id: ChangeId, notices: &mut Vec<String>) -> Result<Option<String>> {
     let name = ObjectName::Layout(id);
-    let why = match remote.get(&name, IDENTITY_LIMIT).await? {
-        Fetched::Bytes(bytes) => match Layout::decode(&bytes) {
-            Ok(layout) => return Ok(Some(layout_text(layout).to_owned())),
-            Err(bad) => bad.to_string(),
-        },
-        Fetched::Unopened(bad) => bad.to_string(),
-        Fetched::TooLarge => "it is larger than any layout".to_owned(),
-        Fetched::Gone => return Ok(None),
+    let mut unread = |why: &str| {
+        notices.push(format!("{name} on the remote cannot be read, and its layout stays as it was: {why}"));
+        None
     };
-    notices.push(format!("{name} on the remote cannot be read, and its layout stays as it was: {why}"));
-    Ok(None)
+    let fetched = match remote.get(&name, IDENTITY_LIMIT).await {
+        Err(error) if remote.keeps_back(&error) => return Ok(unread(KEPT_BACK)),
+        Err(error) if remote.is_damaged(&error) => return Ok(unread(DAMAGED)),
+        fetched => fetched?,
+    };
+    Ok(match fetched {
+        Fetched::Bytes(bytes) => match Layout::decode(&bytes) {
+            Ok(layout) => Some(layout_text(layout).to_owned()),
+            Err(bad) => unread(&bad.to_string()),
+        },
+        Fetched::Unopened(bad) => unread(&bad.to_string()),
+        Fetched::TooLarge => unread("it is larger than any layout"),
+        Fetched::Gone => None,
+    })
 }
 
 /// Records the end, and counts what the user should know.

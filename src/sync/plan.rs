@@ -47,7 +47,8 @@ impl Refusal {
     }
 }
 
-const KEPT_BACK: &str = "this user may not read it; check its permissions";
+/// What is said of a file that this user may not read.
+pub(super) const KEPT_BACK: &str = "this user may not read it; check its permissions";
 
 /// So many files that were refused before are asked for again in one sync; the others have their turn in the next ones.
 const MAX_RETRIES: usize = 1_000;

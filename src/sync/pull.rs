@@ -386,7 +386,12 @@ pub(super) async fn read_authors(
     limit: u64,
 ) -> Result<Vec<(ChangeId, String)>> {
     for (id, author) in waiting.iter_mut().filter(|(_, author)| author.is_empty()).take(MAX_AUTHORS_READ) {
-        if let Fetched::Bytes(bytes) = remote.get(&ObjectName::Change(*id), limit.min(MAX_AUTHOR_BYTES)).await?
+        let fetched = match remote.get(&ObjectName::Change(*id), limit.min(MAX_AUTHOR_BYTES)).await {
+            // Whose it is stays unknown; what is wrong with the file is told when its time has come.
+            Err(error) if remote.keeps_back(&error) || remote.is_damaged(&error) => continue,
+            fetched => fetched?,
+        };
+        if let Fetched::Bytes(bytes) = fetched
             && let Ok(change) = decode_change(*id, &bytes)
         {
             *author = change.author.as_str().to_owned();

@@ -14,6 +14,8 @@ use crate::report::{Phase, VerifyReport};
 use crate::wire::ObjectName;
 
 const BATCH: usize = 1_000;
+const DIFFERENT: &str = "is unreadable or different on the remote; `zvon sync --full` puts it right";
+const KEPT_BACK: &str = "may not be read by this user on the remote; check its permissions";
 /// The most problems that a report lists.
 const MAX_PROBLEMS: usize = 1_000;
 
@@ -36,11 +38,10 @@ async fn verify_listed(session: &Session, remote: &Remote, listing: &Listing, re
     for pack in &listing.packs {
         let standing = inspect_pack(session, remote, pack.id, Note::Ids).await?;
         let name = ObjectName::Pack(pack.id);
-        if matches!(standing, Standing::Different) {
-            problem(
-                report,
-                format!("{name} is unreadable or different on the remote; `zvon sync --full` puts it right"),
-            );
+        match standing {
+            Standing::Same | Standing::Gone => {}
+            Standing::Different => problem(report, format!("{name} {DIFFERENT}")),
+            Standing::KeptBack => problem(report, format!("{name} {KEPT_BACK}")),
         }
     }
     let limit = session.settings.max_object_bytes;
@@ -70,7 +71,8 @@ async fn verify_listed(session: &Session, remote: &Remote, listing: &Listing, re
                 Standing::Same => continue,
                 Standing::Gone if stays.contains(&id) => "stays here and is not on the remote",
                 Standing::Gone => "is not on the remote; `zvon sync` puts it there",
-                Standing::Different => "is unreadable or different on the remote; `zvon sync --full` puts it right",
+                Standing::Different => DIFFERENT,
+                Standing::KeptBack => KEPT_BACK,
             };
             problem(report, format!("the change {id} {what}"));
         }

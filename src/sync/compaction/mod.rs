@@ -254,6 +254,10 @@ async fn remove(session: &Session, remote: &Remote, no: i64, work: &Work, report
         match inspect_pack(session, remote, cover, Note::Nothing).await? {
             Standing::Same => drop(right.insert(cover)),
             Standing::Gone => {}
+            Standing::KeptBack => report.problems.push(format!(
+                "{} may not be read by this user, so nothing was removed for it; check its permissions",
+                ObjectName::Pack(cover)
+            )),
             Standing::Different => report.problems.push(format!(
                 "{} is not right on the remote, so nothing was removed for it; `zvon sync --full` mends it",
                 ObjectName::Pack(cover)

@@ -334,11 +334,16 @@ pub(super) async fn any_known(session: &Session, remote: &Remote, listing: &List
                     return Ok(true);
                 }
             }
-            Err(Unread::Failed(error)) => return Err(error),
-            Err(Unread::Gone | Unread::Bad(_)) => {}
+            Err(Unread::Failed(error)) if !is_of_file(remote, &error) => return Err(error),
+            Err(Unread::Gone | Unread::Bad(_) | Unread::Failed(_)) => {}
         }
     }
     Ok(false)
+}
+
+/// Whether it is that one file alone that cannot be read.
+fn is_of_file(remote: &Remote, error: &Error) -> bool {
+    remote.keeps_back(error) || remote.is_damaged(error)
 }
 
 /// Records which packs the log holds all of, now that what it lacked has come from loose files.
@@ -372,8 +377,8 @@ pub(super) async fn changes_after(
     for pack in listing.packs.iter().rev().take_while(|pack| pack.id > bound).take(MAX_AHEAD) {
         let mut reader = PackReader::start(remote, pack.id, Ask::Whole, session.settings.transfer_budget);
         match after(&mut reader, bound, &mut found).await {
-            Ok(()) | Err(Unread::Gone | Unread::Bad(_)) => {}
-            Err(Unread::Failed(error)) => return Err(error),
+            Err(Unread::Failed(error)) if !is_of_file(remote, &error) => return Err(error),
+            Ok(()) | Err(Unread::Gone | Unread::Bad(_) | Unread::Failed(_)) => {}
         }
     }
     Ok(found)
