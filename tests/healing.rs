@@ -287,3 +287,19 @@ async fn a_layout_that_cannot_be_read_yet_is_not_overruled() {
         assert_eq!(replica.status().await.unwrap().remotes[0].layout, "files");
     }
 }
+
+/// A pack that held the change all along was never asked, as a loose file of it was listed.
+#[tokio::test]
+async fn a_change_whose_loose_file_is_damaged_is_taken_from_a_pack() {
+    let (a, b, folder) = (replica(NOTES).await, replica(NOTES).await, SharedFolder::new());
+    run(&a, FIVE);
+    sync(&a, &folder.remote()).await;
+    a.compact(&folder.remote(), &zvon::CompactOptions::default()).await.unwrap();
+    let damaged = &folder.changes()[1];
+    fs::write(damaged, &fs::read(damaged).unwrap()[..20]).unwrap();
+    assert_eq!(sync(&b, &folder.remote()).await.newly_rejected.len(), 1);
+    sync(&b, &folder.remote()).await;
+    assert_eq!(table(&b, "note"), table(&a, "note"));
+    let idle = sync(&b, &folder.remote()).await;
+    assert_eq!((idle.pulled, idle.requests.get, idle.rejected), (0, 0, 1));
+}

@@ -13,7 +13,7 @@ use super::plan::{Known, Refusal, Waiting, is_listed};
 use super::pull::{AbortOnDrop, append_pulled, note_refused};
 use super::{RemoteRow, Session, SyncReport};
 use crate::changelog::{
-    NewPack, Places, complete_pack, contains, forget_refused, list_packs, lose, pack_ids, remember_pack,
+    NewPack, Places, complete_pack, contains, forget_refused, list_packs, lose, pack_ids, refused_file, remember_pack,
 };
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
@@ -265,9 +265,9 @@ fn decide(
             }
         }
     }
+    let from_files = lacking.len() <= FEW && come_in_files(&tx, ground, lacking.iter().map(|at| header.ids[*at]))?;
     tx.commit()?;
-    let all_loose = lacking.len() <= FEW && lacking.iter().all(|at| is_listed(&ground.listing, header.ids[*at]));
-    if all_loose {
+    if from_files {
         return Ok(Wanted { blocks: Vec::new(), changes: 0 });
     }
     let has_lacking = |ids: &Range<usize>| {
@@ -277,6 +277,17 @@ fn decide(
     let layout = header.layout();
     let blocks = layout.iter().enumerate().filter(|(_, (_, ids))| has_lacking(ids)).map(|(n, _)| n).collect();
     Ok(Wanted { blocks, changes: lacking.len() as u64 })
+}
+
+/// Whether every change has a loose file that is listed and was not refused.
+fn come_in_files(conn: &Connection, ground: &Ground, ids: impl Iterator<Item = ChangeId>) -> Result<bool> {
+    for id in ids {
+        let is_refused = || refused_file(conn, ground.no, &ObjectName::Change(id).to_string());
+        if !is_listed(&ground.listing, id) || is_refused()?.is_some() {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// Which of the ids, by their places, the log lacks.
