@@ -303,3 +303,49 @@ async fn a_change_whose_loose_file_is_damaged_is_taken_from_a_pack() {
     let idle = sync(&b, &folder.remote()).await;
     assert_eq!((idle.pulled, idle.requests.get, idle.rejected), (0, 0, 1));
 }
+
+/// What was listed counted as there, however damaged, and was never put there again once it went.
+#[tokio::test]
+async fn a_change_that_came_another_way_is_put_over_its_damaged_file() {
+    let (a, b, c) = (replica(NOTES).await, replica(NOTES).await, replica(NOTES).await);
+    let (home, office) = (SharedFolder::new(), SharedFolder::new());
+    run(&b, FIVE);
+    for folder in [&home, &office] {
+        sync(&b, &folder.remote()).await;
+    }
+    let damaged = &home.changes()[1];
+    let whole = fs::read(damaged).unwrap();
+    fs::write(damaged, &whole[..20]).unwrap();
+    assert_eq!(sync(&a, &home.remote()).await.pulled, 4);
+    assert_eq!(sync(&a, &office.remote()).await.pulled, 1);
+    let report = sync(&a, &home.remote()).await;
+    assert_eq!((report.pushed, report.requests.put), (1, 1));
+    assert_eq!(fs::read(damaged).unwrap(), whole);
+    for folder in [&home, &office, &home] {
+        let report = sync(&a, &folder.remote()).await;
+        assert_eq!((report.pushed, report.requests.put, report.rejected), (0, 0, 0));
+        assert_verified(&a, &folder.remote()).await;
+    }
+    assert_eq!(sync(&c, &home.remote()).await.pulled, 5);
+    assert_eq!(table(&c, "note"), table(&a, "note"));
+}
+
+#[tokio::test]
+async fn what_is_there_and_good_is_not_put_again_whoever_pulled_it_meanwhile() {
+    let (a, folder, dir) = (replica(NOTES).await, SharedFolder::new(), tempfile::tempdir().unwrap());
+    run(&a, FIVE);
+    sync(&a, &folder.remote()).await;
+    let path = dir.path().join("b.db");
+    let b = Replica::init(&path).unwrap();
+    run(&b, NOTES);
+    b.track_all(&keyed()).await.unwrap();
+    // Two processes with one database, which pull the same at once.
+    let twin = Replica::open(&path).unwrap();
+    let (home, again) = (folder.remote(), folder.remote());
+    let (one, other) = tokio::join!(sync(&b, &home), sync(&twin, &again));
+    assert_eq!((one.pushed + other.pushed, one.pulled + other.pulled), (0, 5));
+    for replica in [&b, &twin, &a] {
+        let report = sync(replica, &folder.remote()).await;
+        assert_eq!((report.pushed, report.requests.get, report.requests.put), (0, 0, 0));
+    }
+}

@@ -348,7 +348,19 @@ pub(super) fn is_there(listing: &Listing, places: &mut Places<'_>, id: ChangeId)
 
 /// Whether a loose file of a change was on the remote when it was listed.
 pub(super) fn is_listed(listing: &Listing, id: ChangeId) -> bool {
-    listing.changes.binary_search_by_key(&id, |listed| listed.id).is_ok()
+    listed(listing, id).is_some()
+}
+
+/// The loose file of a change, as it was listed.
+pub(super) fn listed(listing: &Listing, id: ChangeId) -> Option<ListedChange> {
+    listing.changes.binary_search_by_key(&id, |listed| listed.id).ok().map(|at| listing.changes[at])
+}
+
+/// Whether a loose file was read as it is listed, and refused. One that is too large to be read here may be in order, and so may
+/// one that this user may not read, which is remembered under another stamp.
+pub(super) fn is_damaged(conn: &Connection, no: i64, listed: ListedChange, limit: u64) -> Result<bool> {
+    let refused = refused_file(conn, no, &ObjectName::Change(listed.id).to_string())?;
+    Ok(refused.is_some_and(|file| file.etag == stamp_text(listed.stamp) && file.size <= limit))
 }
 
 #[cfg(test)]

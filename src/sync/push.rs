@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures::TryStreamExt;
 use rusqlite::Connection;
 
-use super::plan::is_there;
+use super::plan::{is_damaged, is_there, listed};
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
 use crate::changelog::{
     Kept, Log, Names, NewPack, Places, contains, emptied, keep, list_tracked, lose, lost, pushed_seq, read_change,
@@ -229,7 +229,7 @@ impl Producer {
             let id = ChangeId::from_bytes(row.get(1)?)
                 .ok_or_else(|| Error::corrupt("ZV_SEQUENCE holds an id that is not a UUIDv7"))?;
             batch.end = Some(seq);
-            if !self.is_there(&mut places, id)? {
+            if !self.is_there(conn, &mut places, id)? {
                 batch.ids.push((id, Some(seq)));
             }
         }
@@ -238,12 +238,16 @@ impl Producer {
         Ok(batch)
     }
 
-    /// Whether a change lies there in a form that its readers can read.
-    fn is_there(&self, places: &mut Places<'_>, id: ChangeId) -> Result<bool> {
-        if self.files_only {
-            return Ok(super::plan::is_listed(&self.listing, id) || places.is_loose(id)?);
+    /// Whether a change lies there in a form that its readers can read. A listed file that was refused is none: the change came
+    /// another way, and takes the file's place.
+    fn is_there(&self, conn: &Connection, places: &mut Places<'_>, id: ChangeId) -> Result<bool> {
+        if places.is_loose(id)? || !self.files_only && places.is_packed(id)? {
+            return Ok(true);
         }
-        Ok(is_there(&self.listing, places, id)? || places.is_loose(id)?)
+        match listed(&self.listing, id) {
+            Some(file) => Ok(!is_damaged(conn, self.no, file, self.limit)?),
+            None => Ok(false),
+        }
     }
 
     /// Encodes as much of the batch as makes a pack, or a part of loose files.
