@@ -349,3 +349,24 @@ async fn what_is_there_and_good_is_not_put_again_whoever_pulled_it_meanwhile() {
         assert_eq!((report.pushed, report.requests.get, report.requests.put), (0, 0, 0));
     }
 }
+
+#[tokio::test]
+async fn a_damaged_definition_is_seen_and_put_back() {
+    let (a, _, folder) = two().await;
+    let file = &folder.files("schemas")[0];
+    let whole = fs::read(file).unwrap();
+    fs::write(file, &whole[..10]).unwrap();
+    let problems = a.verify_remote(&folder.remote()).await.unwrap().problems;
+    let name = format!("schemas/{}", file.file_name().unwrap().to_str().unwrap());
+    assert!(problems.len() == 1 && problems[0].contains(&name) && problems[0].contains("sync --full"), "{problems:?}");
+    assert_eq!(sync_full(&a, &folder).await.healed, 1);
+    assert_eq!(fs::read(file).unwrap(), whole);
+    assert_verified(&a, &folder.remote()).await;
+    let again = sync_full(&a, &folder).await;
+    assert_eq!((again.healed, again.requests.put), (0, 0));
+    fs::remove_file(file).unwrap();
+    let problems = a.verify_remote(&folder.remote()).await.unwrap().problems;
+    assert!(problems.len() == 1 && problems[0].contains("is not on the remote"), "{problems:?}");
+    sync(&a, &folder.remote()).await;
+    assert_verified(&a, &folder.remote()).await;
+}

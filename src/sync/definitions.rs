@@ -6,6 +6,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use super::Session;
+use super::full::Standing;
 use super::plan::{Known, Refusal};
 use crate::capture::look_again;
 use crate::changelog::{
@@ -346,6 +347,50 @@ pub(super) async fn push(session: &Session, remote: &Remote, listing: &Arc<Listi
         }
     }
     Ok(())
+}
+
+/// How one of the definitions that are known here stands on a remote.
+pub(super) struct Stands {
+    pub(super) name: ObjectName,
+    pub(super) body: Vec<u8>,
+    pub(super) standing: Standing,
+    /// As it was listed, if it was.
+    pub(super) listed: Option<Listed>,
+}
+
+/// Reads every definition that is known here and listed.
+pub(super) async fn inspect(session: &Session, remote: &Remote, listing: &Listing) -> Result<Vec<Stands>> {
+    let find = |name: ObjectName| {
+        listing.others.binary_search_by_key(&name, |listed| listed.name).ok().map(|at| listing.others[at])
+    };
+    let mut found = Vec::new();
+    for Definition { hash, body, .. } in session.run(|conn| definitions(conn)).await? {
+        let names = remote.schema_names(&hash);
+        let listed: Vec<Listed> = names.iter().filter_map(|name| find(*name)).collect();
+        for listed in &listed {
+            let standing = compare(remote, listed.name, &hash).await?;
+            found.push(Stands { name: listed.name, body: body.clone(), standing, listed: Some(*listed) });
+        }
+        if let Some(name) = names.first().filter(|_| listed.is_empty()) {
+            found.push(Stands { name: *name, body, standing: Standing::Gone, listed: None });
+        }
+    }
+    Ok(found)
+}
+
+async fn compare(remote: &Remote, name: ObjectName, hash: &[u8; 32]) -> Result<Standing> {
+    let fetched = match remote.get(&name, LIMIT).await {
+        Err(error) if remote.keeps_back(&error) => return Ok(Standing::KeptBack),
+        Err(error) if remote.is_damaged(&error) => return Ok(Standing::Different),
+        fetched => fetched?,
+    };
+    Ok(match fetched {
+        Fetched::Gone => Standing::Gone,
+        Fetched::Bytes(read) if TableDefinition::decode(&read).is_ok_and(|there| there.hash() == *hash) => {
+            Standing::Same
+        }
+        Fetched::Bytes(_) | Fetched::TooLarge | Fetched::Unopened(_) => Standing::Different,
+    })
 }
 
 /// How the tables here differ from the newest definitions, a sentence each.

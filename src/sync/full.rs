@@ -1,4 +1,4 @@
-//! The thorough look: every file and pack that the log knows is read and compared with it; what is
+//! The thorough look: every file, pack and table definition that is known here is read and compared; what is
 //! not as it should be is put back.
 
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures::StreamExt;
 use rusqlite::Connection;
 
+use super::definitions::{self, Stands};
 use super::packs::{Ask, PackReader, Unread};
 use super::plan::Refusal;
 use super::pull::note_refused;
@@ -62,7 +63,7 @@ pub(super) async fn mend(
     report: &mut SyncReport,
 ) -> Result<()> {
     let limit = session.settings.max_object_bytes;
-    let mut kept_back = Vec::new();
+    let mut kept_back = mend_definitions(session, remote, row, listing, report).await?;
     for pack in &listing.packs {
         if mend_pack(session, remote, row, pack.id, report).await? {
             kept_back.push(Refusal::of_pack(*pack, String::new()).kept_back());
@@ -103,6 +104,33 @@ pub(super) async fn mend(
         }
     }
     note_refused(session, row.no, &known_files(session, row, false).await?, kept_back, report).await
+}
+
+/// Puts back definitions that are there and not right. Returns those that this user may not read.
+async fn mend_definitions(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    report: &mut SyncReport,
+) -> Result<Vec<Refusal>> {
+    let mut kept_back = Vec::new();
+    for Stands { name, body, standing, listed } in definitions::inspect(session, remote, listing).await? {
+        match standing {
+            // What is not there was put there before, as in any sync.
+            Standing::Same | Standing::Gone => {}
+            Standing::KeptBack => {
+                kept_back.extend(listed.map(|listed| Refusal::of_other(listed, String::new()).kept_back()));
+            }
+            Standing::Different => {
+                remote.put(&name, body.into()).await?;
+                let no = row.no;
+                session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;
+                report.healed += 1;
+            }
+        }
+    }
+    Ok(kept_back)
 }
 
 /// Reads a pack and writes it again, from the log, where it is not what it was. True where this user may not read it.

@@ -1,8 +1,9 @@
-//! Whether the remote holds the whole log: every change there read, and compared. Writes nothing but a temporary table.
+//! Whether the remote holds the whole log: every change and table definition there read, and compared. Writes nothing but a temporary table.
 
 use futures::StreamExt;
 
 use super::Session;
+use super::definitions::{self, Stands};
 use super::full::{Note, Standing, inspect, inspect_pack};
 use super::plan::is_listed;
 use super::unlock;
@@ -14,6 +15,7 @@ use crate::report::{Phase, VerifyReport};
 use crate::wire::ObjectName;
 
 const BATCH: usize = 1_000;
+const GONE: &str = "is not on the remote; `zvon sync` puts it there";
 const DIFFERENT: &str = "is unreadable or different on the remote; `zvon sync --full` puts it right";
 const KEPT_BACK: &str = "may not be read by this user on the remote; check its permissions";
 /// The most problems that a report lists.
@@ -44,6 +46,14 @@ async fn verify_listed(session: &Session, remote: &Remote, listing: &Listing, re
             Standing::KeptBack => problem(report, format!("{name} {KEPT_BACK}")),
         }
     }
+    for Stands { name, standing, .. } in definitions::inspect(session, remote, listing).await? {
+        match standing {
+            Standing::Same => {}
+            Standing::Gone => problem(report, format!("{name} {GONE}")),
+            Standing::Different => problem(report, format!("{name} {DIFFERENT}")),
+            Standing::KeptBack => problem(report, format!("{name} {KEPT_BACK}")),
+        }
+    }
     let limit = session.settings.max_object_bytes;
     let progress = session.reporter(Phase::Verify);
     let stays: Vec<ChangeId> = session.run(|conn| Ok(kept(conn)?.into_iter().map(|kept| kept.id).collect())).await?;
@@ -70,7 +80,7 @@ async fn verify_listed(session: &Session, remote: &Remote, listing: &Listing, re
             let what = match standing {
                 Standing::Same => continue,
                 Standing::Gone if stays.contains(&id) => "stays here and is not on the remote",
-                Standing::Gone => "is not on the remote; `zvon sync` puts it there",
+                Standing::Gone => GONE,
                 Standing::Different => DIFFERENT,
                 Standing::KeptBack => KEPT_BACK,
             };
