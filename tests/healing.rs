@@ -370,3 +370,38 @@ async fn a_damaged_definition_is_seen_and_put_back() {
     sync(&a, &folder.remote()).await;
     assert_verified(&a, &folder.remote()).await;
 }
+
+/// Nobody had all of the pack any more, and so nobody put back what each had of it.
+#[tokio::test]
+async fn what_a_replica_has_of_a_damaged_pack_is_put_back_though_it_lacks_the_rest() {
+    let (a, b, folder) = (replica(NOTES).await, replica(NOTES).await, SharedFolder::new());
+    let other = SharedFolder::new();
+    run(&a, FIVE);
+    sync(&a, &other.remote()).await;
+    sync(&b, &other.remote()).await;
+    let rows = "WITH RECURSIVE i (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < 40) \
+                INSERT INTO note SELECT 'more ' || i, 'x' FROM i";
+    run(&a, rows);
+    sync(&a, &folder.remote()).await;
+    let [pack] = &folder.files("packs")[..] else { panic!("one pack") };
+    let mut bytes = fs::read(pack).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(pack, &bytes).unwrap();
+    // Of the pack, `b` has what came from the other remote.
+    let same = options(|o| o.join = Some(zvon::Join::Same));
+    assert_eq!(b.sync(&folder.remote(), &same).await.unwrap().newly_rejected.len(), 1);
+    let report = sync_full(&b, &folder).await;
+    assert_eq!((report.pulled, report.pushed, report.healed), (0, 5, 5));
+    let again = sync_full(&b, &folder).await;
+    assert_eq!((again.pushed, again.healed, again.requests.put), (0, 0, 0));
+    let newcomer = replica(NOTES).await;
+    sync(&newcomer, &folder.remote()).await;
+    assert_eq!(table(&newcomer, "note"), table(&b, "note"));
+    // Its author has all of it, and puts it right.
+    assert_eq!(sync_full(&a, &folder).await.healed, 45);
+    converge(&[&b, &newcomer], &folder.remote()).await;
+    assert_eq!(table(&b, "note"), table(&a, "note"));
+    for replica in [&a, &b, &newcomer] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}

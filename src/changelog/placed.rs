@@ -242,6 +242,14 @@ pub(crate) fn lose(conn: &Connection, remote: i64, id: ChangeId) -> Result<bool>
     Ok(conn.prepare_cached(sql)?.execute((remote, id.as_bytes()))? > 0)
 }
 
+/// Takes changes off the list of what is to be put back that were never pushed: the push sees to them anyway.
+pub(crate) fn regain_unpushed(conn: &Connection, remote: i64) -> Result<()> {
+    let sql = "DELETE FROM ZV_LOST WHERE remote_no = ?1 AND change_id IN \
+               (SELECT change_id FROM ZV_REMOTE JOIN ZV_SEQUENCE ON seq > pushed_seq WHERE no = ?1)";
+    conn.prepare_cached(sql)?.execute([remote])?;
+    Ok(())
+}
+
 /// Records that every change that was pushed and has no loose file is to be put back. Returns for how many that is new.
 pub(crate) fn lose_packed(conn: &Connection, remote: i64) -> Result<u64> {
     let sql = "INSERT OR IGNORE INTO ZV_LOST (remote_no, change_id) \

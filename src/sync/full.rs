@@ -9,6 +9,7 @@ use rusqlite::Connection;
 
 use super::definitions::{self, Stands};
 use super::packs::{Ask, PackReader, Unread};
+use super::places::give_up_pack;
 use super::plan::Refusal;
 use super::pull::note_refused;
 use super::{RemoteRow, Session, SyncReport, known_files};
@@ -54,18 +55,20 @@ fn same_change(there: &Change, here: &Change) -> bool {
     encode_change(there) == encode_change(here)
 }
 
-/// Reads what was listed and puts back what the log has otherwise.
+/// Reads what was listed and puts back what the log has otherwise; what else it has of packs that are not right is for the push
+/// that follows.
 pub(super) async fn mend(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
+    files_only: bool,
     listing: &Arc<Listing>,
     report: &mut SyncReport,
 ) -> Result<()> {
     let limit = session.settings.max_object_bytes;
     let mut kept_back = mend_definitions(session, remote, row, listing, report).await?;
     for pack in &listing.packs {
-        if mend_pack(session, remote, row, pack.id, report).await? {
+        if mend_pack(session, remote, row, files_only, pack.id, report).await? {
             kept_back.push(Refusal::of_pack(*pack, String::new()).kept_back());
         }
     }
@@ -133,11 +136,13 @@ async fn mend_definitions(
     Ok(kept_back)
 }
 
-/// Reads a pack and writes it again, from the log, where it is not what it was. True where this user may not read it.
+/// Reads a pack and writes it again, from the log, where it is not what it was. Where the log does not hold all of it, what it holds
+/// is to get another place. True where this user may not read it.
 async fn mend_pack(
     session: &Session,
     remote: &Remote,
     row: &RemoteRow,
+    files_only: bool,
     pack: ChangeId,
     report: &mut SyncReport,
 ) -> Result<bool> {
@@ -147,7 +152,10 @@ async fn mend_pack(
         Standing::Different => {}
     }
     let no = row.no;
-    let Some((bytes, changes)) = session.run(move |conn| pack_again(conn, no, pack)).await? else { return Ok(false) };
+    let Some((bytes, changes)) = session.run(move |conn| pack_again(conn, no, pack)).await? else {
+        session.run(move |conn| give_up_pack(conn, no, pack, files_only)).await?;
+        return Ok(false);
+    };
     let name = ObjectName::Pack(pack);
     remote.put(&name, bytes).await?;
     session.run(move |conn| forget_refused(conn, no, &name.to_string())).await?;

@@ -106,10 +106,10 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let files_only = layout.layout == layout_text(Layout::Files);
     let is_unpacked = files_only && !row.is_laid_out_as_files();
     let packed = if is_unpacked { places::unpack(session, &row).await? } else { 0 };
-    push::push(session, remote, &row, files_only, &listing, packed, &mut report).await?;
     if options.full {
-        full::mend(session, remote, &row, &listing, &mut report).await?;
+        full::mend(session, remote, &row, files_only, &listing, &mut report).await?;
     }
+    push::push(session, remote, &row, files_only, &listing, packed, &mut report).await?;
     finish(session, remote, &row, layout, &mut report).await?;
     report.compaction_due = compaction::is_due(session, remote, &row, files_only).await?;
     let after = remote.traffic();

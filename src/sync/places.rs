@@ -8,6 +8,7 @@ use rusqlite::Connection;
 use super::{RemoteRow, Session};
 use crate::changelog::{
     Places, contains, each_loose, forget_loose, forget_pack, forget_places, list_packs, lose, lose_packed,
+    regain_unpushed,
 };
 use crate::db::immediate;
 use crate::error::Result;
@@ -43,15 +44,30 @@ fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Re
     }
     gone.sort_unstable();
     gone.dedup();
-    let mut places = Places::new(&tx, no)?;
-    for id in gone {
-        let is_there = places.is_loose(id)? || !files && places.is_packed(id)?;
-        if !is_there && contains(&tx, id)? {
-            lose(&tx, no, id)?;
-        }
-    }
+    lose_unplaced(&tx, no, &gone, files)?;
     tx.commit()?;
     Ok(false)
+}
+
+/// Of changes that an object held which is gone, those that the log has and no other object holds are to be put back.
+fn lose_unplaced(conn: &Connection, no: i64, gone: &[ChangeId], files: bool) -> Result<()> {
+    let mut places = Places::new(conn, no)?;
+    for id in gone {
+        let is_there = places.is_loose(*id)? || !files && places.is_packed(*id)?;
+        if !is_there && contains(conn, *id)? {
+            lose(conn, no, *id)?;
+        }
+    }
+    Ok(())
+}
+
+/// Counts a pack that cannot be read as gone.
+pub(super) fn give_up_pack(conn: &mut Connection, no: i64, pack: ChangeId, files: bool) -> Result<()> {
+    let tx = immediate(conn)?;
+    let gone = forget_pack(&tx, no, pack)?;
+    lose_unplaced(&tx, no, &gone, files)?;
+    regain_unpushed(&tx, no)?;
+    Ok(tx.commit()?)
 }
 
 /// The loose files that are remembered and not listed.
