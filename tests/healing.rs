@@ -405,3 +405,23 @@ async fn what_a_replica_has_of_a_damaged_pack_is_put_back_though_it_lacks_the_re
         assert_verified(replica, &folder.remote()).await;
     }
 }
+
+/// The remote lists a file and says that there is none: the sync said that all was up to date.
+#[tokio::test]
+async fn what_is_listed_and_cannot_be_fetched_is_told_of() {
+    let (a, b) = (replica(NOTES).await, replica(NOTES).await);
+    let memory = std::sync::Arc::new(object_store::memory::InMemory::new());
+    let shown = zvon::Remote::from_store("memory://gone", memory.clone(), "base").unwrap();
+    run(&a, FIVE);
+    sync(&a, &shown).await;
+    sync(&b, &shown).await;
+    run(&a, "INSERT INTO note VALUES ('6', 'six'), ('7', 'seven')");
+    sync(&a, &shown).await;
+    let gone = std::sync::Arc::new(common::gone_store::GoneStore::new(memory));
+    let gone = zvon::Remote::from_store("memory://gone", gone, "base").unwrap();
+    let report = sync(&b, &gone).await;
+    assert_eq!(report.pulled, 0);
+    assert!(report.notices.iter().any(|notice| notice.starts_with("2 files that the remote lists")), "{report:?}");
+    let report = sync(&b, &shown).await;
+    assert_eq!((report.pulled, report.notices.len()), (2, 0));
+}

@@ -269,12 +269,20 @@ async fn pull_all(
         let work = pull::Work { plan, known: &known, from_packs: found };
         let vanished = pull::pull(session, remote, row, &listing, work, report).await?;
         packs::complete(session, row).await?;
-        if !vanished || round == RELISTS {
+        if vanished > 0 && round == RELISTS {
+            report.notices.push(gone_notice(vanished));
+        }
+        if vanished == 0 || round == RELISTS {
             return Ok(listing);
         }
         listing = list(session, remote).await?;
     }
     unreachable!("the loop above only ends by returning")
+}
+
+fn gone_notice(files: u64) -> String {
+    let (files, say) = if files == 1 { ("1 file".to_owned(), "it is") } else { (format!("{files} files"), "they are") };
+    format!("{files} that the remote lists could not be fetched, as it says that {say} gone; the next sync asks again")
 }
 
 async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Result<Known> {

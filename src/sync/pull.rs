@@ -50,7 +50,8 @@ pub(super) struct Work<'a> {
     pub(super) from_packs: FromPacks,
 }
 
-/// Fetches what a plan wants and appends it to the log; records that, and what came of packs. True where a listed file was gone.
+/// Fetches what a plan wants and appends it to the log; records that, and what came of packs. Returns how many
+/// listed files were gone.
 pub(super) async fn pull(
     session: &Session,
     remote: &Remote,
@@ -58,7 +59,7 @@ pub(super) async fn pull(
     listing: &Arc<Listing>,
     work: Work<'_>,
     report: &mut SyncReport,
-) -> Result<bool> {
+) -> Result<u64> {
     let Work { plan, known, from_packs } = work;
     let progress = session.reporter(Phase::Pull);
     let before = report.pulled;
@@ -87,7 +88,7 @@ pub(super) async fn pull(
 
 struct Outcome {
     refused: Vec<Refusal>,
-    vanished: bool,
+    vanished: u64,
 }
 
 /// Ends a task with whoever waits for it.
@@ -185,7 +186,7 @@ async fn append(
             Arrived::KeptBack(listed) => {
                 outcome.refused.push(Refusal::of_change(listed, String::new()).kept_back());
             }
-            Arrived::Gone => outcome.vanished = true,
+            Arrived::Gone => outcome.vanished += 1,
         }
     }
     if changes.is_empty() {

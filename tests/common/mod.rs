@@ -4,6 +4,7 @@
 pub mod counting_store;
 pub mod dated_store;
 pub mod faulty_store;
+pub mod gone_store;
 pub mod packs;
 pub mod pair;
 pub mod shared_folder;

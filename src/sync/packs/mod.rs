@@ -37,8 +37,8 @@ const BATCH_BYTES: usize = 4 << 20;
 /// What came of looking into packs.
 #[derive(Default)]
 pub(super) struct Outcome {
-    /// Whether a listed pack was gone when it was asked for.
-    pub(super) vanished: bool,
+    /// How many listed packs were gone when they were asked for.
+    pub(super) vanished: u64,
     pub(super) waiting: Waiting,
 }
 
@@ -126,7 +126,7 @@ pub(super) async fn pull(
                 let refused = Refusal::of_pack(pack, String::new()).kept_back();
                 note_refused(session, ground.no, known, vec![refused], report).await?;
             }
-            Told::Gone => outcome.vanished = true,
+            Told::Gone => outcome.vanished += 1,
         }
     }
     reading.await.map_err(|e| Error::new(ErrorKind::Interrupted, "fetching stopped").caused_by(e))??;
