@@ -425,3 +425,21 @@ async fn what_is_listed_and_cannot_be_fetched_is_told_of() {
     let report = sync(&b, &shown).await;
     assert_eq!((report.pulled, report.notices.len()), (2, 0));
 }
+
+#[tokio::test]
+async fn a_file_that_was_too_large_is_fetched_as_soon_as_it_may_be_that_large() {
+    let (a, folder) = (replica(NOTES).await, SharedFolder::new());
+    run(&a, "INSERT INTO note VALUES ('1', 'one'), ('2', printf('%.5000c', 'x'))");
+    sync(&a, &folder.remote()).await;
+    let mut settings = Settings::default();
+    settings.max_object_bytes = 2_000;
+    let b = replica(NOTES).await.with_settings(settings);
+    for (pulled, new) in [(1, 1), (0, 0)] {
+        let report = sync(&b, &folder.remote()).await;
+        assert_eq!((report.pulled, report.rejected, report.newly_rejected.len()), (pulled, 1, new));
+    }
+    let b = b.with_settings(Settings::default());
+    let report = sync(&b, &folder.remote()).await;
+    assert_eq!((report.pulled, report.rejected), (1, 0));
+    assert_eq!(table(&a, "note"), table(&b, "note"));
+}

@@ -289,11 +289,13 @@ async fn known_files(session: &Session, row: &RemoteRow, ask_again: bool) -> Res
     let no = row.no;
     let world = session.world.clone();
     let drift = drift_ms(session.settings.max_clock_drift);
+    let limit = session.settings.max_object_bytes;
     session
         .run(move |conn| {
             let now_ms = world.now_ms();
             let any_refused = count_refused(conn, no)? > 0;
-            Ok(Known::new(no, any_refused, waiting(conn, no)?, now_ms, drift).ask_again(ask_again))
+            let known = Known::new(no, any_refused, waiting(conn, no)?, now_ms, drift);
+            Ok(known.ask_again(ask_again).up_to(limit))
         })
         .await
 }

@@ -14,6 +14,7 @@ use crate::changelog::{
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Listed, ListedChange, ListedPack, Listing};
+use crate::seal::sealed_len;
 use crate::wire::ObjectName;
 
 /// A file that turned out unreadable.
@@ -22,22 +23,29 @@ pub(super) struct Refusal {
     pub(super) size: u64,
     pub(super) stamp: u64,
     pub(super) reason: String,
+    /// Whether it was asked for, and not only listed as larger than any file that is.
+    pub(super) asked: bool,
 }
 
 impl Refusal {
     pub(super) fn of_change(listed: ListedChange, reason: String) -> Self {
         let ListedChange { id, size, stamp } = listed;
-        Self { name: ObjectName::Change(id).to_string(), size, stamp, reason }
+        Self { name: ObjectName::Change(id).to_string(), size, stamp, reason, asked: true }
     }
 
     pub(super) fn of_other(listed: Listed, reason: String) -> Self {
         let Listed { name, size, stamp } = listed;
-        Self { name: name.to_string(), size, stamp, reason }
+        Self { name: name.to_string(), size, stamp, reason, asked: true }
     }
 
     pub(super) fn of_pack(listed: ListedPack, reason: String) -> Self {
         let ListedPack { id, size, stamp } = listed;
-        Self { name: ObjectName::Pack(id).to_string(), size, stamp, reason }
+        Self { name: ObjectName::Pack(id).to_string(), size, stamp, reason, asked: true }
+    }
+
+    /// One that is listed as larger than the limit.
+    pub(super) fn too_large(listed: ListedChange, limit: u64) -> Self {
+        Self { asked: false, ..Self::of_change(listed, format!("larger than the limit of {limit} bytes")) }
     }
 
     /// One that this user may not read. Its bytes may be in order: it is remembered under another stamp than it has, so that
@@ -90,6 +98,8 @@ pub(super) struct Known {
     /// Whether refused files are asked for again before their time.
     ask_again: bool,
     authors: BTreeMap<ChangeId, String>,
+    /// The most bytes that a file may be listed with, a seal included.
+    largest: u64,
     pub(super) now_ms: u64,
     /// Ids above this one have to wait.
     pub(super) bound: ChangeId,
@@ -108,6 +118,7 @@ impl Known {
             any_refused,
             ask_again: false,
             authors: waiting.into_iter().collect(),
+            largest: u64::MAX,
             now_ms,
             bound: Clock::lower_bound(now_ms.saturating_add(drift_ms)),
         }
@@ -116,6 +127,12 @@ impl Known {
     /// The same, with refused files asked for again whenever that was to be.
     pub(super) fn ask_again(mut self, ask_again: bool) -> Self {
         self.ask_again = ask_again;
+        self
+    }
+
+    /// The same, for a limit of bytes.
+    pub(super) fn up_to(mut self, limit: u64) -> Self {
+        self.largest = sealed_len(limit);
         self
     }
 
@@ -153,6 +170,10 @@ impl Known {
         };
         if self.ask_again {
             return false;
+        }
+        if file.tries == 0 {
+            // It was too large to be asked for: that depends on the limit, and on no time.
+            return size > self.largest;
         }
         if file.retry_ms == 0 {
             // It is known that it may be readable now: a key came.
@@ -356,11 +377,11 @@ pub(super) fn listed(listing: &Listing, id: ChangeId) -> Option<ListedChange> {
     listing.changes.binary_search_by_key(&id, |listed| listed.id).ok().map(|at| listing.changes[at])
 }
 
-/// Whether a loose file was read as it is listed, and refused. One that is too large to be read here may be in order, and so may
-/// one that this user may not read, which is remembered under another stamp.
-pub(super) fn is_damaged(conn: &Connection, no: i64, listed: ListedChange, limit: u64) -> Result<bool> {
+/// Whether a loose file was read as it is listed, and refused. One that was too large to be asked for may be in order, and so may one
+/// that this user may not read, which is remembered under another stamp.
+pub(super) fn is_damaged(conn: &Connection, no: i64, listed: ListedChange) -> Result<bool> {
     let refused = refused_file(conn, no, &ObjectName::Change(listed.id).to_string())?;
-    Ok(refused.is_some_and(|file| file.etag == stamp_text(listed.stamp) && file.size <= limit))
+    Ok(refused.is_some_and(|file| file.etag == stamp_text(listed.stamp) && file.tries > 0))
 }
 
 #[cfg(test)]

@@ -39,6 +39,7 @@ const NAMES_AT_ONCE: usize = 1_000;
 enum Arrived {
     Change(Box<Change>),
     Refused(ListedChange, String),
+    TooLarge(ListedChange, u64),
     KeptBack(ListedChange),
     Gone,
 }
@@ -151,7 +152,7 @@ async fn fetch(
 
 async fn fetch_one(remote: &Remote, listed: ListedChange, limit: u64) -> Result<Arrived> {
     if remote.content_len(listed.size) > limit {
-        return Ok(Arrived::Refused(listed, format!("larger than the limit of {limit} bytes")));
+        return Ok(Arrived::TooLarge(listed, limit));
     }
     let bound = listed.size.saturating_add(SLACK).min(limit);
     let fetched = match remote.get(&ObjectName::Change(listed.id), bound).await {
@@ -183,6 +184,7 @@ async fn append(
         match arrived {
             Arrived::Change(change) => changes.push(*change),
             Arrived::Refused(listed, reason) => outcome.refused.push(Refusal::of_change(listed, reason)),
+            Arrived::TooLarge(listed, limit) => outcome.refused.push(Refusal::too_large(listed, limit)),
             Arrived::KeptBack(listed) => {
                 outcome.refused.push(Refusal::of_change(listed, String::new()).kept_back());
             }
@@ -312,7 +314,7 @@ fn compare_names(conn: &mut Connection, no: i64, listing: &Listing, any: bool) -
         let known = refused_file(conn, no, name)?;
         if known.is_none_or(|file| file.size != *size || file.etag != stamp_text(*stamp)) {
             let reason = "the name is not a canonical UUIDv7".to_owned();
-            new.push(Refusal { name: name.clone(), size: *size, stamp: *stamp, reason });
+            new.push(Refusal { name: name.clone(), size: *size, stamp: *stamp, reason, asked: true });
         }
     }
     Ok((remembered, new))
@@ -362,11 +364,11 @@ async fn record_waiting(
 
 /// What to remember of a refused file, and whether it is new: never seen, or changed since.
 fn refuse(conn: &Connection, no: i64, refusal: Refusal, now_ms: u64) -> Result<(RefusedFile, bool)> {
-    let Refusal { name, size, stamp, reason } = refusal;
+    let Refusal { name, size, stamp, reason, asked } = refusal;
     let etag = stamp_text(stamp);
     let before = refused_file(conn, no, &name)?.filter(|file| file.size == size && file.etag == etag);
-    let tries = before.as_ref().map_or(1, |file| file.tries.saturating_add(1));
-    let delay = FIRST_RETRY_MS.saturating_mul(1 << (tries - 1).min(20)).min(LAST_RETRY_MS);
+    let tries = before.as_ref().map_or(0, |file| file.tries).saturating_add(u32::from(asked));
+    let delay = FIRST_RETRY_MS.saturating_mul(1 << tries.saturating_sub(1).min(20)).min(LAST_RETRY_MS);
     let file = RefusedFile { name, size, etag, reason, tries, retry_ms: now_ms.saturating_add(delay) };
     Ok((file, before.is_none()))
 }

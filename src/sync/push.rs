@@ -245,7 +245,7 @@ impl Producer {
             return Ok(true);
         }
         match listed(&self.listing, id) {
-            Some(file) => Ok(!is_damaged(conn, self.no, file, self.limit)?),
+            Some(file) => Ok(!is_damaged(conn, self.no, file)?),
             None => Ok(false),
         }
     }
