@@ -956,3 +956,54 @@ fn a_default_that_is_no_reference_is_waited_for_by_nobody() {
     });
     ended.recv_timeout(std::time::Duration::from_secs(120)).expect("a merge does not end, or the thread failed");
 }
+
+/// Whoever referred to a row by its integer refers to the one that took that over with the row removed: by an insert, or an update.
+#[tokio::test]
+async fn children_of_an_integer_that_a_replace_took_over_follow_it() {
+    let tables = "CREATE TABLE p (id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, v TEXT);
+        CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p ON UPDATE CASCADE, t TEXT);
+        CREATE TABLE l (p INTEGER REFERENCES p ON UPDATE CASCADE, t TEXT, v TEXT, PRIMARY KEY (p, t));
+        INSERT INTO p VALUES (1, 'u1', 'one'), (2, 'u2', 'two'); INSERT INTO c VALUES (1, 1, 'x'), (2, 2, 'y');
+        INSERT INTO l VALUES (1, 'x', 'lx'), (2, 'y', 'ly')";
+    let shown = "SELECT p.u, c.t, (SELECT group_concat(v) FROM (SELECT v FROM l WHERE l.p = p.id ORDER BY v)) FROM c JOIN p ON p.id = c.p ORDER BY 2";
+    for (key, on, sql) in [
+        (Some("u"), "OFF", "REPLACE INTO p VALUES (1, 'u9', 'nine')"),
+        (
+            Some("u"),
+            "OFF",
+            "UPDATE OR REPLACE p SET u = 'u9', id = 2 WHERE id = 1; UPDATE c SET p = 2; UPDATE l SET p = 2",
+        ),
+        (None, "OFF", "UPDATE c SET p = 2; UPDATE l SET p = 2; UPDATE OR REPLACE p SET id = 2 WHERE id = 1"),
+        (
+            None,
+            "OFF",
+            "UPDATE OR REPLACE p SET id = 2 WHERE id = 1; DELETE FROM c WHERE p = 1; DELETE FROM l WHERE p = 1",
+        ),
+        (
+            None,
+            "ON",
+            "DELETE FROM c WHERE p = 2; DELETE FROM l WHERE p = 2; UPDATE OR REPLACE p SET id = 2 WHERE id = 1",
+        ),
+    ] {
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, tables);
+            let mut options = TrackOptions::default();
+            options.key = key.into_iter().map(str::to_owned).collect();
+            replica.track(&["p"], &options).await.unwrap();
+            replica.track(&["c", "l"], &TrackOptions::default()).await.unwrap();
+            replica
+        };
+        let (a, b, remote) = (make().await, make().await, fresh_remote());
+        converge(&[&a, &b], &remote).await;
+        run(&a, &format!("PRAGMA foreign_keys = {on}; BEGIN; {sql}; COMMIT"));
+        let written = ask(&a, shown);
+        assert_ne!(written, [] as [&str; 0], "{sql}");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, shown), written, "{sql}");
+            assert_eq!(held(replica).await, [] as [&str; 0], "{sql}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}

@@ -239,15 +239,18 @@ impl<'c> Sealer<'_, 'c> {
     fn bind(&mut self, written: &Written<'_, '_>, entity_id: &str) -> Result<()> {
         let Some(local) = written.local() else { return Ok(()) };
         let table_no = written.source().table_no;
-        if let Some(before) = entity_of(self.conn(), table_no, local)? {
-            if before == entity_id {
-                return Ok(());
+        let is_referred_to = !self.recorder.references.to(table_no).is_empty();
+        let before = match entity_of(self.conn(), table_no, local)? {
+            Some(before) if before == entity_id => return Ok(()),
+            Some(replaced) => {
+                self.record_delete(written, &replaced)?;
+                Some(replaced)
             }
-            self.record_delete(written, &before)?;
-        } else if !self.recorder.references.to(table_no).is_empty()
-            && let Some(before) = freed_entity(self.conn(), table_no, local)?
-        {
-            // An integer that is given again: rows that still refer to it refer to this row now.
+            None if is_referred_to => freed_entity(self.conn(), table_no, local)?,
+            None => None,
+        };
+        // An integer that is given again: rows that still refer to it refer to this row now.
+        if let Some(before) = before.filter(|_| is_referred_to) {
             self.rekeyed.push(Rekeyed { table_no, local, before });
         }
         move_local(self.conn(), &self.recorder.references, table_no, local, entity_id)
