@@ -1007,3 +1007,24 @@ async fn children_of_an_integer_that_a_replace_took_over_follow_it() {
         }
     }
 }
+
+/// An UPSERT that does nothing notes the row that it met; that one gets another integer before the note is read.
+#[tokio::test]
+async fn a_row_that_an_upsert_left_alone_keeps_its_id_under_another_integer() {
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, u TEXT UNIQUE, v); INSERT INTO t VALUES (1, 'x', 'old')";
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let (a, b) = (on_the_wall(usual(schema).await, &wall, 1), on_the_wall(usual(schema).await, &wall, 2));
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO t (u) VALUES ('x') ON CONFLICT DO NOTHING; UPDATE t SET id = 9; UPDATE t SET id = 10");
+    converge(&[&a, &b], &remote).await;
+    let kept = async || a.log(Some("t"), None, 9).await.unwrap();
+    assert!(kept().await.iter().all(|entry| entry.row == "1" && !entry.deletes), "{:?}", kept().await);
+    // One that a REPLACE removed is gone, though another row that gets its integer moves on.
+    run(
+        &a,
+        "REPLACE INTO t (u, v) VALUES ('x', 'new'); INSERT INTO t VALUES (10, 'y', 'other'); UPDATE t SET id = 20 WHERE u = 'y'",
+    );
+    let shown = alike(&[&a, &b], &remote, "SELECT u, v FROM t ORDER BY u").await;
+    assert_eq!(shown, ["'x'|'new'", "'y'|'other'"]);
+    assert!(kept().await.iter().any(|entry| entry.row == "1" && entry.deletes));
+}

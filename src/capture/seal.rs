@@ -124,7 +124,8 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     let conn = log.conn;
     let database = get_metadata(conn, Metadata::DatabaseUuid)?.unwrap_or_default();
     let recorder = Recorder::new(log, world)?;
-    let mut sealer = Sealer { recorder, database, sources: HashMap::new(), rekeyed: Vec::new(), changes: 0 };
+    let mut sealer =
+        Sealer { recorder, database, sources: HashMap::new(), rekeyed: Vec::new(), moves: None, changes: 0 };
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
     let mut rows = statement.query([BATCH as i64])?;
     let (mut read, mut last): (usize, i64) = (0, 0);
@@ -161,7 +162,29 @@ struct Sealer<'a, 'c> {
     sources: HashMap<i64, Rc<Recorded>>,
     /// Rows with a local integer that got another identity.
     rekeyed: Vec<Rekeyed>,
+    /// Where the journal has rows moved to another integer, once that was asked for.
+    moves: Option<Moves>,
     changes: u64,
+}
+
+/// The places in the journal at which rows are moved from an integer, by table and that integer.
+type Moves = HashMap<(u32, i64), Vec<i64>>;
+
+/// Reads where the journal has rows moved, behind a place in it.
+fn read_moves(conn: &Connection, after: i64) -> Result<Moves> {
+    let mut sources: HashMap<i64, Source> = HashMap::new();
+    let mut moves = Moves::new();
+    let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL WHERE seq > ?1 AND op = ?2 ORDER BY seq")?;
+    let mut rows = statement.query([after, op::MOVE])?;
+    while let Some(row) = rows.next()? {
+        let no: i64 = row.get(2)?;
+        let source = match sources.entry(no) {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => entry.insert(read_source(conn, no)?),
+        };
+        moves.entry((source.table_no, moved_from(source, row)?)).or_default().push(row.get(0)?);
+    }
+    Ok(moves)
 }
 
 impl<'c> Sealer<'_, 'c> {
@@ -317,10 +340,26 @@ impl<'c> Sealer<'_, 'c> {
         let Some(entity_id) = self.recorder.departing(written.source(), &written.lead)? else { return Ok(()) };
         let table_no = written.source().table_no;
         let was_there = self.recorder.log.entity(table_no, &entity_id)?.shown;
-        if was_there && !row_exists(self.conn(), written.source(), &written.lead)? {
+        if was_there && !row_exists(self.conn(), written.source(), &written.lead)? && !self.moves_on(written)? {
             self.record_delete(written, &entity_id)?;
         }
         Ok(())
+    }
+
+    /// Whether a row that has its integer no more was given another one later, as one that an UPSERT left alone may be.
+    fn moves_on(&mut self, written: &Written<'_, '_>) -> Result<bool> {
+        let (conn, source) = (self.conn(), written.source());
+        let Some(local) = written.local().filter(|_| source.is_generated()) else { return Ok(false) };
+        let noted: i64 = written.row.get(0)?;
+        if self.moves.is_none() {
+            self.moves = Some(read_moves(conn, noted)?);
+        }
+        let moves = self.moves.as_ref().and_then(|moves| moves.get(&(source.table_no, local)));
+        let Some(moved) = moves.and_then(|moves| moves.iter().find(|seq| **seq > noted)) else { return Ok(false) };
+        // It is another row that moves where the integer was given to one in between.
+        let sql = "SELECT 1 FROM ZV_JOURNAL WHERE seq > ?1 AND seq < ?2 AND source = ?3 AND op IN (?4, ?5) AND c0 = ?6";
+        let given = (noted, moved, source.no, op::INSERT, op::MOVE, local);
+        Ok(!conn.prepare_cached(sql)?.exists(given)?)
     }
 
     fn record_delete(&mut self, written: &Written<'_, '_>, entity_id: &str) -> Result<()> {
