@@ -475,3 +475,44 @@ async fn a_table_that_is_tracked_later_takes_its_foreign_keys_from_those_who_wer
         assert_verified(replica, &remote).await;
     }
 }
+
+const AS_BACKUP: &str =
+    "ALTER TABLE note RENAME TO note_backup; CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
+
+/// The triggers went with the backup, so that nothing says what became of the rows.
+#[tokio::test]
+async fn a_table_made_anew_beside_its_backup_deletes_nothing() {
+    for untracked in [false, true] {
+        for noticed_by_track in [true, false] {
+            let (a, b, remote) = two().await;
+            if untracked {
+                b.untrack(&["note"]).await.unwrap();
+            }
+            run(&b, AS_BACKUP);
+            run(&b, "INSERT INTO note SELECT * FROM note_backup WHERE id = '1'; UPDATE note SET title = 'edited'");
+            if noticed_by_track || untracked {
+                let reports = b.track(&["note"], &keyed()).await.unwrap();
+                assert_eq!((reports[0].deleted, reports[0].missing), (0, 2));
+            } else {
+                let report = sync(&b, &remote).await;
+                assert!(report.notices.iter().any(|notice| notice.contains("missing")), "{report:?}");
+            }
+            let triggered = "SELECT DISTINCT tbl_name FROM sqlite_schema WHERE type = 'trigger' AND name GLOB 'ZV_*'";
+            assert_eq!(rows(&b.connection(), triggered), ["'note'"]);
+            run(&b, "DELETE FROM note_backup WHERE id = '1'; UPDATE note_backup SET title = 'backup'");
+            alike(&[&b, &a], &remote, "note").await;
+            assert_eq!(table(&a, "note"), ["'1'|'edited'|1", "'2'|'two'|2", "'3'|'three'|3"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_backup_of_a_table_that_is_gone_is_not_that_table() {
+    let (a, b, remote) = two().await;
+    run(&b, "ALTER TABLE note RENAME TO note_backup");
+    sync(&b, &remote).await;
+    run(&b, "DELETE FROM note_backup");
+    run(&b, NOTES);
+    alike(&[&b, &a], &remote, "note").await;
+    assert_eq!(table(&a, "note").len(), 3);
+}

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, Row};
 
 use super::check::Identity;
 use super::references::record_references;
@@ -108,7 +108,7 @@ fn check_compiles(conn: &Connection, table: &Table) -> Result<()> {
 
 /// Takes a table's triggers off.
 pub(crate) fn remove(conn: &Connection, table_no: u32) -> Result<()> {
-    for name in installed(conn, table_no)?.into_iter().map(|trigger| trigger.name) {
+    for name in installed(conn, table_no, None)?.into_iter().map(|trigger| trigger.name) {
         conn.execute_batch(&format!("DROP TRIGGER {}", Ident(&name)))?;
     }
     Ok(())
@@ -129,12 +129,12 @@ const MARK: &str = "untracked";
 pub(crate) enum Installed {
     /// Every trigger is there as it should be.
     Whole,
-    /// Triggers of ours are there, but not these: the table's columns changed.
+    /// Those that record are there, but not as they should be: the table's columns or indexes changed.
     Stale,
     /// They are as they should be, but the user has made triggers since. SQLite runs the newest first, and what those do
     /// with RAISE(IGNORE) or FAIL keeps ours from running while the row stays written.
     Behind,
-    /// Some are missing: the table was dropped or rebuilt, or somebody removed them.
+    /// Some are missing, or on another table: the table was dropped or rebuilt, or renamed and made anew, or somebody removed them.
     Broken,
     /// Only the mark that `untrack` left.
     Marked,
@@ -142,24 +142,26 @@ pub(crate) enum Installed {
 
 /// Compares the triggers that are there with those that the table, as it is now, should have.
 pub(crate) fn inspect(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<Installed> {
-    let there = installed(conn, tracked.table_no())?;
-    if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), MARK)) {
+    let there = installed(conn, tracked.table_no(), Some(&table.name))?;
+    let has = |event: &str| there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), event));
+    if has(MARK) {
         return Ok(Installed::Marked);
     }
     let wanted = triggers_of(table, &tracked.source, &tracked.excluded).unwrap_or_default();
+    let updates = if tracked.source.columns.is_empty() { None } else { Some("update") };
     Ok(match wanted.iter().all(|trigger| there.contains(trigger)) {
         true if there.len() == wanted.len() => match is_behind(conn, table, tracked)? {
             true => Installed::Behind,
             false => Installed::Whole,
         },
-        _ if there.iter().any(|trigger| trigger.name == trigger_name(tracked.table_no(), "insert")) => Installed::Stale,
+        _ if ["insert", "delete", "rekey"].into_iter().chain(updates).all(has) => Installed::Stale,
         _ => Installed::Broken,
     })
 }
 
 /// The triggers that are missing or not as they should be, and those that should not be there.
 pub(super) fn wrong(conn: &Connection, table: &Table, tracked: &Tracked) -> Result<Vec<String>> {
-    let there = installed(conn, tracked.table_no())?;
+    let there = installed(conn, tracked.table_no(), Some(&table.name))?;
     let wanted = triggers_of(table, &tracked.source, &tracked.excluded)?;
     let lacking = wanted.iter().filter(|trigger| !there.contains(trigger)).map(|trigger| trigger.name.clone());
     let extra = there.iter().filter(|trigger| !wanted.iter().any(|other| other.name == trigger.name));
@@ -181,12 +183,13 @@ pub(crate) fn overtake(conn: &Connection, table: &Table, tracked: &Tracked) -> R
     triggers.iter().try_for_each(|trigger| Ok(conn.execute_batch(&trigger.sql)?))
 }
 
-/// Our triggers of one table, as the schema has them.
-fn installed(conn: &Connection, table_no: u32) -> Result<Vec<Trigger>> {
-    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name GLOB ?1";
+/// Our triggers of one table, as the schema has them. A table that is renamed takes them along: `on` says of which they count.
+fn installed(conn: &Connection, table_no: u32, on: Option<&str>) -> Result<Vec<Trigger>> {
+    let sql = "SELECT name, sql FROM sqlite_schema WHERE type = 'trigger' AND name GLOB ?1 \
+               AND tbl_name = coalesce(?2, tbl_name) COLLATE NOCASE";
     let mut statement = conn.prepare_cached(sql)?;
-    let found = statement
-        .query_map([trigger_name(table_no, "*")], |row| Ok(Trigger { name: row.get(0)?, sql: row.get(1)? }))?;
+    let read = |row: &Row<'_>| Ok(Trigger { name: row.get(0)?, sql: row.get(1)? });
+    let found = statement.query_map((trigger_name(table_no, "*"), on), read)?;
     Ok(found.collect::<rusqlite::Result<_>>()?)
 }
 

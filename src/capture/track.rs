@@ -271,7 +271,11 @@ pub(crate) struct Renewed {
 pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
     let mut renewed = Vec::new();
     for tracked in list_tracked(log.conn)?.into_iter().filter(|t| t.active && !t.is_altering()) {
-        let Some(table) = read_table(log.conn, tracked.name())? else { continue };
+        let Some(table) = read_table(log.conn, tracked.name())? else {
+            // Renamed as it was, it is a table of its own from now on: what is written there is not written here.
+            remove(log.conn, tracked.table_no())?;
+            continue;
+        };
         let standing = inspect(log.conn, &table, &tracked)?;
         match standing {
             Installed::Whole => {}
