@@ -364,8 +364,9 @@ fn renew_table(
     standing: Installed,
 ) -> Result<Renewed> {
     let tracked = install(log, table, identity, wish_of(&old))?;
+    // Nothing but a REPLACE over an index that is new goes past the triggers that stood on the table.
     let was_captured = standing == Installed::Stale;
-    let terms = Terms { before: Some(&old.source), accept_deletes: false, was_captured, evidence: None };
+    let terms = Terms { before: Some(&old.source), accept_deletes: was_captured, was_captured, evidence: None };
     let found = compare(log, world, table, &tracked, terms)?;
     look_again(log.conn, &tracked)?;
     Ok(Renewed { tracked, found, standing })
