@@ -4,7 +4,7 @@ mod common;
 
 use common::wall::{START_MS, Wall, clocked, on_the_wall};
 use common::*;
-use zvon::{Replica, TrackOptions};
+use zvon::{Join, Replica, SyncOptions, TrackOptions};
 
 /// The held rows: table, key, reason.
 async fn held(replica: &Replica) -> Vec<String> {
@@ -197,6 +197,49 @@ async fn a_child_without_its_parent_is_held_until_it_comes() {
     }
     assert_eq!(table(&a, "child"), table(&b, "child"));
     assert_eq!(table(&a, "child").len(), 3);
+}
+
+/// A key of several columns with a NULL among them is not checked (<https://sqlite.org/foreignkeys.html>, section 3).
+#[tokio::test]
+async fn a_composite_key_with_a_null_part_asks_for_no_parent() {
+    let schema = "CREATE TABLE parent (id INTEGER PRIMARY KEY, tenant INTEGER, UNIQUE (id, tenant));
+        CREATE TABLE child (k TEXT PRIMARY KEY, pid INTEGER, tenant INTEGER,
+            FOREIGN KEY (pid, tenant) REFERENCES parent (id, tenant));
+        INSERT INTO parent VALUES (1, 10), (2, 10)";
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        replica.track_all(&TrackOptions::default()).await.unwrap();
+        run(&replica, "PRAGMA foreign_keys = ON");
+        replica
+    };
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
+    let mut options = SyncOptions::default();
+    options.join = Some(Join::Same);
+    for replica in [&a, &b] {
+        replica.sync(&remote, &options).await.unwrap();
+    }
+    run(&b, "INSERT INTO child VALUES ('c1', 1, NULL), ('c2', 2, NULL), ('c3', 2, 10)");
+    run(&a, "DELETE FROM parent WHERE id = 1");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), ["'c1'|NULL|NULL", "'c2'|2|NULL", "'c3'|2|10"]);
+        assert_verified(replica, &remote).await;
+    }
+    run(&a, "DELETE FROM child WHERE k = 'c3'; DELETE FROM parent WHERE id = 2");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "child"), ["'c1'|NULL|NULL", "'c2'|NULL|NULL"]);
+        assert_eq!(held(replica).await, [] as [&str; 0]);
+        assert_verified(replica, &remote).await;
+    }
+    // What it left open is filled in: now the key asks for the parent.
+    run(&b, "UPDATE child SET tenant = 10 WHERE k = 'c2'");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(held(replica).await, ["child/c2 foreign key"]);
+        assert_verified(replica, &remote).await;
+    }
 }
 
 #[tokio::test]

@@ -16,7 +16,7 @@ use crate::changelog::{
     has_untranslated, hold, list_untranslated_of, local_of, named, referred, release, set_free, settle, to_local,
     unbind_local, wait_for, waiting_for,
 };
-use crate::db::bind_value;
+use crate::db::{ForeignKey, bind_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{Registers, Value, digits_of};
 
@@ -473,7 +473,7 @@ impl<'a, 'c> Applier<'a, 'c> {
                 Ok(Err(missing_parent(self.tables, parent, &column.name)))
             }
             Ok(local) => Ok(Ok(local)),
-            Err(parent) if column.not_null || (table.tracked.enforce_fk && self.tables.get(parent.0).is_some()) => {
+            Err(parent) if column.not_null || self.is_demanded(table, key, at, parent.0)? => {
                 Ok(Err(missing_parent(self.tables, parent, &column.name)))
             }
             Err(parent) => {
@@ -483,6 +483,31 @@ impl<'a, 'c> Applier<'a, 'c> {
                 Ok(Ok(Value::Null))
             }
         }
+    }
+
+    /// Whether a foreign key demands the row that a column refers to. One of several columns demands nothing where any of them is
+    /// NULL (<https://sqlite.org/foreignkeys.html>, section 3).
+    fn is_demanded(&mut self, table: &MergeTable, key: &Key, at: usize, parent_no: u32) -> Result<bool> {
+        if !table.tracked.enforce_fk || self.tables.get(parent_no).is_none() {
+            return Ok(false);
+        }
+        let name = &table.columns[at].name;
+        let foreign_keys = table.shape.foreign_keys.iter().filter(|foreign| {
+            foreign.columns.iter().any(|column| same_name(column, name))
+                && self.tables.by_name(&foreign.parent).is_some()
+        });
+        let foreign_keys: Vec<&ForeignKey> = foreign_keys.collect();
+        if foreign_keys.iter().all(|foreign| foreign.columns.len() == 1) {
+            return Ok(!foreign_keys.is_empty());
+        }
+        let registers = self.log.entity(key.0, &key.1)?.registers.clone();
+        let values = winners(self.log.conn, table, &registers, &mut Touched::default())?;
+        // A column of the key is never NULL; what a generated one would be is nowhere to be read.
+        let is_null = |name: &String| {
+            let at = table.columns.iter().position(|column| same_name(&column.name, name));
+            at.is_some_and(|at| values[at] == Value::Null)
+        };
+        Ok(!foreign_keys.iter().all(|foreign| foreign.columns.iter().any(is_null)))
     }
 
     /// The local integer of the row that a logged value refers to; the row itself where it has none, and is not about to

@@ -203,10 +203,19 @@ impl<'s> Naive<'s> {
         }
         // Where the integer of a row that is not shown would have to stand, and NULL cannot.
         let names = shape.identity.key().iter().map(|name| ((*name).to_owned(), true));
-        let mut names = names.chain(shape.named().map(|(name, column)| (name, column.not_null || shape.enforce)));
-        names.any(|(name, demanded)| demanded && self.lacks_target(table, row, &name))
-            || self.breaks_a_relation(table, row, true)
+        let mut names = names.chain(shape.named().map(|(name, column)| (name, column.not_null)));
+        names.any(|(name, not_null)| {
+            self.lacks_target(table, row, &name) && (not_null || self.demands(table, row, &name))
+        }) || self.breaks_a_relation(table, row, true)
             || self.counts_without(table, row)
+    }
+
+    /// Whether a foreign key demands the row that a column refers to: not where another column of that key is NULL.
+    fn demands(&self, table: usize, row: &str, column: &str) -> bool {
+        let is_null = |name: &String| self.value(table, row, name) == Cell::Null;
+        let demands = |columns: &[String]| columns.iter().any(|name| name == column) && !columns.iter().any(is_null);
+        self.schema.tables[table].enforce
+            && self.schema.foreign_keys(table).iter().any(|(columns, ..)| demands(columns))
     }
 
     /// Whether an index on rows without a reference would count a row only as its reference leads nowhere.
