@@ -4,8 +4,9 @@
 //! Two walls. The text is read first, as SQLite would cut it into tokens: one statement, of the expected kind, without calls that
 //! could fill memory. Then SQLite itself runs it in a scratch database, under limits and an authorizer that denies by default.
 //!
-//! What an expression may make of a row's own values is not bounded here (`a || a` is honest SQL), but by `SQLITE_LIMIT_LENGTH` where it runs.
+//! What expressions may make of a row's own values is bounded by how often they name columns (`a || a` is honest SQL).
 
+mod growth;
 mod tokens;
 
 use std::sync::mpsc::{self, Receiver};
@@ -63,6 +64,8 @@ enum Refusal {
     OtherObject { number: usize },
     #[error("no row can be written to it")]
     Write { source: Fault },
+    #[error("its expressions make too much of a row's values; make the table yourself, track it, and sync")]
+    Growth,
     #[error("it has a column of a reserved name")]
     ReservedColumn,
     #[error("it has no column {column}, which is part of its key")]
@@ -96,6 +99,9 @@ fn judge(definition: &TableDefinition) -> Result<(), Refusal> {
     }
     let columns = scratch.columns()?;
     check_columns(definition, &columns)?;
+    if !growth::is_bounded(&definition.statements, &columns) {
+        return Err(Refusal::Growth);
+    }
     scratch.prepare_writes(&columns)
 }
 

@@ -22,7 +22,7 @@ impl IndexSql {
         let open = on + 2;
         (tokens.get(open)?.0 == Token::Open).then_some(())?;
         let close = closing(&tokens, open)?;
-        let parts = elements(sql, &tokens[open + 1..close]).map(|tokens| part(sql, tokens)).collect::<Option<_>>()?;
+        let parts = elements(&tokens[open + 1..close]).map(|tokens| part(sql, tokens)).collect::<Option<_>>()?;
         let predicate = tokens.get(close + 1).filter(|(token, _, _)| is_word(token, "where"));
         let predicate = predicate.map(|(_, _, end)| sql[*end..].trim_end_matches([';', ' ', '\n']).trim().to_owned());
         let names = tokens[open..].iter().filter_map(|(token, _, _)| token.name()).collect();
@@ -48,7 +48,7 @@ impl ColumnSql {
         let is_it = |tokens: &&[Span<'_>]| {
             tokens.first().is_some_and(|(token, _, _)| token.name().is_some_and(|name| same_name(&name, column)))
         };
-        let tokens = elements(create, &tokens[open + 1..close]).find(is_it)?;
+        let tokens = elements(&tokens[open + 1..close]).find(is_it)?;
         let opens = |at: usize| tokens.get(at + 1).is_some_and(|(token, _, _)| *token == Token::Open);
         let by = (1..tokens.len()).find(|at| is_word(&tokens[*at].0, "as") && opens(*at) && depth(&tokens[..*at]) == 0);
         let expression = by.and_then(|by| {
@@ -61,7 +61,7 @@ impl ColumnSql {
 }
 
 /// What commas outside all brackets separate.
-fn elements<'t, 's>(sql: &'s str, tokens: &'t [Span<'s>]) -> impl Iterator<Item = &'t [Span<'s>]> {
+fn elements<'t, 's>(tokens: &'t [Span<'s>]) -> impl Iterator<Item = &'t [Span<'s>]> {
     let mut depth = 0;
     tokens.split(move |span| {
         match span.0 {
@@ -69,7 +69,7 @@ fn elements<'t, 's>(sql: &'s str, tokens: &'t [Span<'s>]) -> impl Iterator<Item 
             Token::Close => depth -= 1,
             _ => {}
         }
-        depth == 0 && is_comma(span, sql)
+        depth == 0 && span.0 == Token::Comma
     })
 }
 
@@ -90,10 +90,6 @@ fn spans(sql: &str) -> Vec<Span<'_>> {
 
 fn is_word(token: &Token<'_>, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
-}
-
-fn is_comma(span: &Span<'_>, sql: &str) -> bool {
-    span.0 == Token::Other && sql[span.1..span.2].ends_with(',')
 }
 
 fn depth(tokens: &[Span<'_>]) -> i32 {

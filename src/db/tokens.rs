@@ -11,6 +11,7 @@ pub(crate) enum Token<'a> {
     Number(&'a str),
     Open,
     Close,
+    Comma,
     Semicolon,
     /// A string or an operator, or what SQLite refuses.
     Other,
@@ -41,6 +42,7 @@ impl<'a> Iterator for Tokens<'a> {
         Some(match first {
             '(' => self.cut(1, Token::Open),
             ')' => self.cut(1, Token::Close),
+            ',' => self.cut(1, Token::Comma),
             ';' => self.cut(1, Token::Semicolon),
             '\'' => {
                 self.cut_quoted('\'');

@@ -288,6 +288,37 @@ fn growth_does_not_stack() {
 }
 
 #[test]
+fn what_is_made_of_a_rows_values_is_bounded() {
+    let columns = |count: u32, of: fn(u32) -> String| (1..=count).map(move |n| format!("c{n} AS ({})", of(n)));
+    let table = |columns: Vec<String>| format!("CREATE TABLE t (id TEXT PRIMARY KEY, c0 TEXT, {})", columns.join(", "));
+    let doubling = |n: u32| format!("c{0} || c{0}", n - 1);
+    accepted("t", &[&table(columns(4, doubling).collect())]);
+    let bombs = [
+        table(columns(12, doubling).collect()),
+        table(columns(12, doubling).collect::<Vec<_>>().into_iter().rev().collect()),
+        table(columns(12, |n| format!("concat(C{0}, [c{0}])", n - 1)).collect()),
+        table(columns(6, |n| format!("hex(c{})", n - 1)).collect()),
+        table(columns(40, |n| format!("c{} || 'x'", n - 1)).collect()),
+        table(columns(600, |_| "c0 || c0".to_owned()).collect()),
+        table(vec![format!(
+            "CHECK (length(concat({})) > 0)",
+            vec!["concat(c0, c0, c0, c0, c0, c0, c0, c0, c0, c0, c0, c0)"; 90].join(" || ")
+        )]),
+    ];
+    for bomb in &bombs {
+        assert!(matches!(refused("t", &[bomb]), Refusal::Growth));
+    }
+    // Honest ones name much, and make little of it.
+    accepted("t", &[&table(columns(200, |n| format!("json_extract(c0, '$.f{n}')) CHECK (c{n} <> ''")).collect())]);
+    accepted("t", &[&table(columns(20, |n| format!("lower(c{}) || '-' || id", n - 1)).collect())]);
+    accepted("t", &["CREATE TABLE t (a, b AS (hex(a)) STORED UNIQUE, c AS (json_object('a', a, 'b', b)))"]);
+    accepted(
+        "t",
+        &["CREATE TABLE t (a, \"check\" AS (a || ';'), CHECK (\"check\" <> ''))", "CREATE INDEX i ON t (hex(a))"],
+    );
+}
+
+#[test]
 fn what_is_no_index_on_the_table_is_refused() {
     for sql in [
         "CREATE INDEX i ON u (a)",
