@@ -267,7 +267,8 @@ impl World {
         let is_new = |name: &str| self.work == Work::Clone && path == self.path(name);
         let is_remote = path.starts_with(self.path("shared"));
         match call {
-            "sync" => !is_remote && path.is_dir() || is_new("c.db") || is_new("c.db-journal"),
+            // The log of a new database is synced at each commit, which tells, and once more before it is carried over.
+            "sync" => !is_remote && path.is_dir() || ["c.db", "c.db-journal", "c.db-wal"].into_iter().any(is_new),
             "write" => is_new("c.db"),
             "truncate" => !is_remote,
             "unlink" => !is_remote && (!path.to_string_lossy().ends_with("-journal") || is_new("c.db-journal")),
