@@ -3,17 +3,19 @@
 mod common;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::UNIX_EPOCH;
 
 use common::dated_store::DatedStore;
 use common::faulty_store::{FaultyStore, Request, Verdict};
+use common::shared_folder::{SharedFolder, file_name, msgpack, note_change};
 use common::wall::{DAY_MS, HOUR_MS, START_MS, Wall, clocked, on_the_wall};
 use common::*;
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
 use object_store::path::Path;
 use object_store::{ObjectStore, ObjectStoreExt};
+use serde_json::json;
 use tokio::runtime::Runtime;
 use zvon::{ErrorKind, Join, Lock, Remote, Replica, Secret, Settings, SyncOptions, SyncReport};
 
@@ -608,4 +610,46 @@ async fn a_wrong_clock_leaves_an_encrypted_remote_that_lost_its_identity_to_the_
     wall.set(START_MS);
     assert_eq!(join(&wrong, &remote).await.pulled, 1);
     assert_verified(&right, &remote).await;
+}
+
+/// How many steps SQLite takes for a sync, in hundreds, and the sync.
+async fn measured(replica: &Replica, remote: &Remote) -> (u64, SyncReport) {
+    let steps = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&steps);
+    let count = move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    replica.connection().progress_handler(100, Some(count)).unwrap();
+    let report = sync(replica, remote).await;
+    replica.connection().progress_handler(0, None::<fn() -> bool>).unwrap();
+    (steps.load(Ordering::Relaxed), report)
+}
+
+/// A single file from the future, and every idle sync read it and went through the whole log.
+#[tokio::test]
+async fn changes_that_wait_cost_an_idle_sync_nothing() {
+    let (folder, wall) = (SharedFolder::new(), Wall::at(START_MS));
+    let replica = clocked(NOTES, &wall, 1).await;
+    let mut steps = Vec::new();
+    for (n, rows) in [(1, 10), (2, 5_000)] {
+        let sql = "WITH RECURSIVE i (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM i WHERE i < ?1) \
+                   INSERT INTO note (id) SELECT ?1 || '-' || i FROM i";
+        replica.connection().execute(sql, [rows]).unwrap();
+        sync(&replica, &folder.remote()).await;
+        // Five authors, of whom two are ahead: others have to be known before it is clear that this clock is right.
+        for (author, ahead) in [(0, 0), (3, 0), (1, 40), (2, 40)] {
+            let ms = START_MS + ahead * DAY_MS + n * 1_000;
+            let digits = format!("{ms:012x}");
+            let id = format!("{}-{}-7000-8000-00000000000{author}", &digits[..8], &digits[8..]);
+            let mut change = note_change(&id, &format!("{n}-{author}"), &json!({ "n": 1 }));
+            change["change"]["author_id"] = json!(format!("019b76da-a800-7000-8000-00000000000{author}"));
+            folder.write(&file_name(&id), msgpack(&change));
+            sync(&replica, &folder.remote()).await;
+        }
+        let (taken, idle) = measured(&replica, &folder.remote()).await;
+        assert_eq!((idle.waiting, idle.requests.get), (2 * n, 0));
+        steps.push(taken);
+    }
+    assert!(steps[1] < steps[0] * 2 + 20, "hundreds of steps with ten rows, and with thousands: {steps:?}");
 }

@@ -18,6 +18,7 @@ mod separate;
 mod tracked;
 mod untranslated;
 mod waits;
+mod words;
 
 pub(crate) use aside::{forget_aside, list_aside, set_aside};
 pub(crate) use conflicts::{
@@ -57,3 +58,4 @@ pub(crate) use remotes::{
 pub(crate) use retire::{retire_backfills, yield_to_waiting};
 pub(crate) use separate::separate;
 pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for, waits_for};
+pub(crate) use words::{set_word, word};

@@ -27,6 +27,10 @@ pub(crate) enum Metadata {
     Cloning,
     /// How often all that was remembered of a remote was forgotten, as it turned out empty.
     Emptied,
+    /// Of each remote, for which files from the future it was found that this machine's clock is right.
+    ClockTrusted,
+    /// Of each remote, how often compactions in a row could not be finished, and until when the next one waits.
+    Compactions,
 }
 
 impl Metadata {
@@ -42,6 +46,8 @@ impl Metadata {
             Self::Remote => "remote",
             Self::Cloning => "cloning",
             Self::Emptied => "emptied",
+            Self::ClockTrusted => "clock_trusted",
+            Self::Compactions => "compactions",
         }
     }
 }

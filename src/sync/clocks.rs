@@ -3,9 +3,12 @@
 use std::collections::BTreeMap;
 
 use rusqlite::Connection;
+use sha2::{Digest, Sha256};
 
 use super::pull::read_authors;
 use super::{Meeting, RemoteRow, Session, drift_ms, identity_to_write, packs};
+use crate::changelog::{set_word, waiting, word};
+use crate::db::Metadata;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{CLOCK_FLOOR_MS, ChangeId, Clock};
 use crate::remote::{Listing, Remote};
@@ -59,6 +62,7 @@ pub(super) async fn check(
     let ahead: Vec<ChangeId> = listing.changes.iter().rev().map(|c| c.id).take_while(|id| *id > bound).collect();
     let packs_ahead = listing.packs.last().is_some_and(|pack| pack.id > bound);
     let from_the_future = !ahead.is_empty() || packs_ahead;
+    let mut question = None;
     let mut evidence = Evidence { now_ms, drift_ms: drift, ..Evidence::default() };
     if remote.has_own_clock() {
         // Nothing on the remote and no sync of ours is recent: either nobody worked, or this clock leapt ahead.
@@ -69,15 +73,60 @@ pub(super) async fn check(
             evidence.store_ms = ask_store(session, remote, row, meeting).await?;
         }
     } else if from_the_future {
-        let unread = ahead.into_iter().map(|id| (id, String::new())).collect();
-        let mut waiting = read_authors(remote, unread, session.settings.max_object_bytes).await?;
-        waiting.extend(packs::changes_after(session, remote, listing, bound).await?);
-        evidence.authors_ms = session.run(move |conn| newest_by_author(conn, &waiting)).await?;
+        let asked = question_of(listing, bound);
+        if was_answered(session, row, &asked).await? {
+            return Ok(());
+        }
+        question = Some(asked);
+        evidence.authors_ms = hear_authors(session, remote, row, listing, ahead, bound).await?;
     }
     match judge(&evidence) {
-        Verdict::Plausible => Ok(()),
+        Verdict::Plausible => remember_answered(session, row, question).await,
         verdict => Err(wrong_clock(remote, &verdict)),
     }
+}
+
+/// What the files from the future are, in a word. Once this clock was found right among them it stays so while they are the same:
+/// their authors are as many as before, and others can only have become more. So an idle sync neither reads the files nor goes
+/// through the log.
+fn question_of(listing: &Listing, bound: ChangeId) -> String {
+    let changes = listing.changes.iter().rev().map(|c| (c.id, c.stamp));
+    let packs = listing.packs.iter().rev().map(|pack| (pack.id, pack.stamp));
+    let mut hash = Sha256::new();
+    for (id, stamp) in changes.take_while(|(id, _)| *id > bound).chain(packs.take_while(|(id, _)| *id > bound)) {
+        hash.update(id.as_bytes());
+        hash.update(stamp.to_be_bytes());
+    }
+    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+async fn was_answered(session: &Session, row: &RemoteRow, question: &str) -> Result<bool> {
+    let no = row.no;
+    let answered = session.run(move |conn| word(conn, Metadata::ClockTrusted, no)).await?;
+    Ok(answered.as_deref() == Some(question))
+}
+
+async fn remember_answered(session: &Session, row: &RemoteRow, question: Option<String>) -> Result<()> {
+    let Some(question) = question else { return Ok(()) };
+    let no = row.no;
+    session.run(move |conn| set_word(conn, Metadata::ClockTrusted, no, Some(&question))).await
+}
+
+/// The newest change of each author, in the log and among what waits.
+async fn hear_authors(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    listing: &Listing,
+    ahead: Vec<ChangeId>,
+    bound: ChangeId,
+) -> Result<Vec<u64>> {
+    let no = row.no;
+    let known: BTreeMap<ChangeId, String> = session.run(move |conn| waiting(conn, no)).await?.into_iter().collect();
+    let unread = ahead.into_iter().map(|id| (id, known.get(&id).cloned().unwrap_or_default())).collect();
+    let mut waiting = read_authors(remote, unread, session.settings.max_object_bytes).await?;
+    waiting.extend(packs::changes_after(session, remote, listing, bound).await?);
+    session.run(move |conn| newest_by_author(conn, &waiting)).await
 }
 
 fn wrong_clock(remote: &Remote, verdict: &Verdict) -> Error {
