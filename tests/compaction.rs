@@ -202,6 +202,42 @@ async fn whoever_has_not_synced_cannot_compact() {
     assert!(error.to_string().contains("sync once"), "{error}");
 }
 
+/// The pack was read whole after every sync, for ever, and nobody was told why.
+#[tokio::test]
+async fn a_compaction_that_cannot_finish_is_tried_again_ever_later() {
+    let (a, store, wall) = on_a_clock().await;
+    let remote = store.remote();
+    let mut if_due = CompactOptions::default();
+    if_due.only_if_due = true;
+    insert(&a, "", 10);
+    sync(&a, &remote).await;
+    compact(&a, &remote).await;
+    let name = store.names("packs").await.remove(0);
+    let right = store.look(&name).await.to_vec();
+    let mut spoilt = right.clone();
+    *spoilt.last_mut().unwrap() ^= 1;
+    store.plant(&name, spoilt).await;
+    wall.advance(HOUR_MS);
+    for minutes in [15, 30, 60, 120] {
+        assert!(sync(&a, &remote).await.compaction_due, "before a wait of {minutes} minutes");
+        assert_eq!(a.compact(&remote, &if_due).await.unwrap().problems.len(), 1);
+        wall.advance(minutes * 60_000 - 1);
+        store.take();
+        assert!(!sync(&a, &remote).await.compaction_due, "within {minutes} minutes");
+        assert_eq!(store.take().get, 0);
+        wall.advance(1);
+    }
+    // What somebody asks for is done at once, and what works needs no patience any more.
+    store.plant(&name, right).await;
+    assert_eq!(compact(&a, &remote).await.removed_files, 10);
+    for n in 0..64 {
+        insert(&a, &format!("{n}-"), 8);
+        sync(&a, &remote).await;
+    }
+    assert!(sync(&a, &remote).await.compaction_due);
+    assert_verified(&a, &remote).await;
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write { rows: u32 },

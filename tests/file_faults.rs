@@ -816,3 +816,28 @@ fn a_thorough_look_goes_on_beyond_a_file_that_may_not_be_read() {
     }
     bound.assert_mended(42);
 }
+
+/// Who may write and not delete was told after every sync that a file is no folder.
+#[test]
+fn whoever_may_not_delete_is_told_so_once_in_a_while() {
+    let Some(library) = failing_calls() else { return };
+    let bound = Bound::new();
+    bound.done(&["--db", "data/a.db", "compact"]);
+    let long_ago = "UPDATE ZV_PACK SET seen_ms = seen_ms - 1000000000; \
+                    UPDATE ZV_LOOSE SET packed_ms = packed_ms - 1000000000 WHERE packed_ms > 0";
+    bound.sql("data/a.db", long_ago);
+    let sync = || {
+        let mut command = bound.command(&["--db", "data/a.db", "sync"]);
+        command.env("LD_PRELOAD", library).env("FAIL_CALL", "unlink").env("FAIL_PATH", "shared/changes");
+        command.env("FAIL_AT", "1").env("FAIL_ON", "1").env("FAIL_ERRNO", (Errno::Eacces as i32).to_string());
+        let output = command.env("FAIL_LOG", "/dev/null").output().unwrap();
+        assert_eq!(output.status.code(), Some(0));
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let said = sync();
+    assert!(said.contains("cannot delete") && said.contains("check the folder's permissions"), "{said}");
+    assert_eq!(sync(), "");
+    bound.done(&["--db", "data/a.db", "compact"]);
+    assert_eq!(names_in(&bound, "changes").len(), 0);
+    bound.assert_mended(2);
+}

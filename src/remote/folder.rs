@@ -272,7 +272,7 @@ fn properties(meta: &Metadata) -> Properties {
 
 fn cannot(doing: &str, path: &Path, error: io::Error) -> Error {
     let advice = match error.kind() {
-        _ if path.is_file() && doing != "read" && doing != "write" => ": it is a file, not a folder",
+        IoErrorKind::NotADirectory | IoErrorKind::AlreadyExists if path.is_file() => ": it is a file, not a folder",
         IoErrorKind::NotADirectory => ": a part of the path is a file, not a folder",
         IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => ": check the folder's permissions",
         IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded => ": make room on the disk",

@@ -79,6 +79,11 @@ impl Failure {
         Self::Error(Told { exit: Exit::Failed, kind: "database", message: message.into(), causes })
     }
 
+    /// Something on the remote is not right.
+    pub fn remote(message: impl Into<String>) -> Self {
+        Self::Error(Told { exit: Exit::Failed, kind: "remote", message: message.into(), causes: Vec::new() })
+    }
+
     /// Ctrl-C.
     pub fn interrupted() -> Self {
         let message = "interrupted; nothing is lost, and the next sync goes on from here".to_owned();

@@ -16,9 +16,9 @@ use super::unlock;
 use super::{RELISTS, RemoteRow, Session, newest_layout};
 use crate::changelog::{
     Covered, PackRow, Places, contains, each_loose, forget_loose, forget_pack, list_packs, list_remotes, pack_ids,
-    read_change, remember_pack, set_covered,
+    read_change, remember_pack, set_covered, set_word, word,
 };
-use crate::db::immediate;
+use crate::db::{Metadata, immediate};
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
 use crate::remote::{Listing, Remote};
@@ -61,28 +61,82 @@ pub(super) async fn is_due(session: &Session, remote: &Remote, row: &RemoteRow, 
     if files_only {
         return Ok(false);
     }
+    let (no, now_ms) = (row.no, session.world.now_ms());
+    if session.run(move |conn| Ok(wait(conn, no)?.is_some_and(|wait| wait.is_on(now_ms)))).await? {
+        return Ok(false);
+    }
     let work = find_work(session, row.no, grace_ms(session, remote), false, None).await?;
     Ok(!work.inputs.is_empty() || !work.loose_victims.is_empty() || !work.pack_victims.is_empty())
 }
 
-/// Does it.
+/// Does it. What cannot be finished is due again later and later: a pack that is not right is not read after every sync, and
+/// who may not delete is not told so each time.
 pub(crate) async fn compact(session: &Session, remote: &Remote, options: &CompactOptions) -> Result<CompactReport> {
-    let traffic = remote.traffic();
-    let started = std::time::Instant::now();
-    let mut report = CompactReport { remote: remote.url().to_owned(), dry_run: options.dry_run, ..Default::default() };
     let url = remote.url().to_owned();
     let known = session.run(move |conn| Ok(list_remotes(conn)?.into_iter().find(|row| row.url == url))).await?;
     let Some(row) = known.filter(|row| row.last_sync_ms > 0) else {
         let message = format!("{}: this replica has not synced there yet; sync once, then compact", remote.url());
         return Err(Error::new(ErrorKind::Remote, message));
     };
+    let done = compact_known(session, remote, &row, options).await;
+    if !options.dry_run {
+        let is_finished = done.as_ref().is_ok_and(|report| report.problems.is_empty());
+        let (no, now_ms) = (row.no, session.world.now_ms());
+        session.run(move |conn| put_off(conn, no, now_ms, is_finished)).await?;
+    }
+    done
+}
+
+/// How long compaction waits after one that could not be finished: the first time, and at most.
+const FIRST_WAIT_MS: u64 = 15 * 60 * 1_000;
+const LAST_WAIT_MS: u64 = 24 * 60 * 60 * 1_000;
+
+/// How many compactions in a row could not be finished, and until when the next one waits.
+struct Wait {
+    tries: u32,
+    until_ms: u64,
+}
+
+impl Wait {
+    /// A clock that was set back makes nobody wait for longer.
+    fn is_on(&self, now_ms: u64) -> bool {
+        now_ms < self.until_ms && self.until_ms - now_ms <= LAST_WAIT_MS
+    }
+}
+
+fn wait(conn: &Connection, no: i64) -> Result<Option<Wait>> {
+    let word = word(conn, Metadata::Compactions, no)?.unwrap_or_default();
+    let Some((tries, until_ms)) = word.split_once('@') else { return Ok(None) };
+    let read = tries.parse().ok().zip(until_ms.parse().ok());
+    Ok(read.map(|(tries, until_ms)| Wait { tries, until_ms }))
+}
+
+fn put_off(conn: &Connection, no: i64, now_ms: u64, is_finished: bool) -> Result<()> {
+    if is_finished {
+        return set_word(conn, Metadata::Compactions, no, None);
+    }
+    let tries = wait(conn, no)?.map_or(0, |wait| wait.tries);
+    let delay = FIRST_WAIT_MS.saturating_mul(1 << tries.min(20)).min(LAST_WAIT_MS);
+    let word = format!("{}@{}", tries.saturating_add(1), now_ms.saturating_add(delay));
+    set_word(conn, Metadata::Compactions, no, Some(&word))
+}
+
+async fn compact_known(
+    session: &Session,
+    remote: &Remote,
+    row: &RemoteRow,
+    options: &CompactOptions,
+) -> Result<CompactReport> {
+    let traffic = remote.traffic();
+    let started = std::time::Instant::now();
+    let mut report = CompactReport { remote: remote.url().to_owned(), dry_run: options.dry_run, ..Default::default() };
     let known = unlock::remember(session, row.no).await?;
     let listing = match options.only_if_due && !known.is_encrypted() {
         true => None,
         false => Some(remote.list().await?),
     };
     if let Some(listing) = &listing {
-        check_layout(remote, &row, listing, session.bound())?;
+        check_layout(remote, row, listing, session.bound())?;
     }
     let remote = &match &listing {
         Some(listing) => unlock::open(remote, &known, listing).await?,
@@ -97,10 +151,12 @@ pub(crate) async fn compact(session: &Session, remote: &Remote, options: &Compac
         let work = find_work(session, row.no, grace_ms(session, remote), !options.only_if_due, epoch).await?;
         report.unripe = work.unripe;
         if options.dry_run {
-            foretell(session, &row, &work, &mut report).await?;
+            foretell(session, row, &work, &mut report).await?;
         } else {
-            remove(session, remote, row.no, &work, &mut report).await?;
+            // Who may not delete may still write: others remove what those packs hold.
+            let removed = remove(session, remote, row.no, &work, &mut report).await;
             write(session, remote, row.no, work, &mut report).await?;
+            removed?;
         }
     }
     report.requests = remote.traffic().since(&traffic);

@@ -77,7 +77,8 @@ pub fn compacting(answer: Answer, report: &SyncReport, replica: Replica, remote:
     answer.then(async move {
         let mut options = CompactOptions::default();
         options.only_if_due = true;
-        replica.compact(&remote, &options).await.map(drop).map_err(Failure::from)
+        let report = replica.compact(&remote, &options).await?;
+        if report.problems.is_empty() { Ok(()) } else { Err(Failure::remote(report.problems.join("; "))) }
     })
 }
 

@@ -147,11 +147,14 @@ impl<'a> Teller<'a> {
                 news.warnings.iter().for_each(|warning| self.output.warn(warning));
                 self.output.line(&Line::Synced { time, cause: name(cause), report: &report }, || news.text(time))
             }
-            WatchEvent::Compacted { report } => self.output.line(&Line::Compacted { time, report: &report }, || {
-                let packs = text::count(report.written_packs, "pack", "packs");
-                let removed = text::count(report.removed_files + report.removed_packs, "file", "files");
-                format!("{time} Compacted: {} into {packs}, {removed} removed\n", text::changes(report.changes))
-            }),
+            WatchEvent::Compacted { report } => {
+                report.problems.iter().for_each(|problem| self.output.warn(problem));
+                self.output.line(&Line::Compacted { time, report: &report }, || {
+                    let packs = text::count(report.written_packs, "pack", "packs");
+                    let removed = text::count(report.removed_files + report.removed_packs, "file", "files");
+                    format!("{time} Compacted: {} into {packs}, {removed} removed\n", text::changes(report.changes))
+                })
+            }
             WatchEvent::Failed { error, again, retry_in } => {
                 self.story.borrow_mut().is_failing = true;
                 let Failure::Error(told) = Failure::from(error) else { return Ok(()) };
