@@ -238,6 +238,28 @@ async fn a_compaction_that_cannot_finish_is_tried_again_ever_later() {
     assert_verified(&a, &remote).await;
 }
 
+/// Changes that fit into no pack made a compaction due for ever, which wrote nothing and said that it had packed them.
+#[tokio::test]
+async fn a_change_that_fits_into_no_pack_makes_no_compaction_due() {
+    let (a, store, _) = on_a_clock().await;
+    let remote = store.remote();
+    a.connection()
+        .execute_batch("INSERT INTO note VALUES ('1', zeroblob(8400000)), ('2', printf('%.*c', 8400000, 'x'))")
+        .unwrap();
+    sync(&a, &remote).await;
+    let mut dry = CompactOptions::default();
+    dry.dry_run = true;
+    for report in [a.compact(&remote, &dry).await.unwrap(), compact(&a, &remote).await] {
+        assert_eq!((report.packed_files, report.changes, report.written_packs), (0, 0, 0));
+    }
+    insert(&a, "small", 2);
+    a.connection().execute_batch("INSERT INTO note VALUES ('3', zeroblob(8388000))").unwrap();
+    sync(&a, &remote).await;
+    let report = compact(&a, &remote).await;
+    assert_eq!((report.packed_files, report.changes, report.written_packs), (3, 3, 1));
+    assert_verified(&a, &remote).await;
+}
+
 #[derive(Debug, Clone)]
 enum Step {
     Write { rows: u32 },

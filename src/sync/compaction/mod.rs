@@ -272,6 +272,11 @@ fn look(
     let small: Vec<SmallPack> =
         packs.iter().filter(is_small).map(|row| SmallPack { pack: row.pack, changes: row.changes }).collect();
     work.inputs = plan::choose(work.loose.len(), &small, asked);
+    if work.inputs.loose {
+        // What fits into no pack stays loose, and is no reason to compact.
+        work.loose = packable(tx, std::mem::take(&mut work.loose))?;
+        work.inputs = plan::choose(work.loose.len(), &small, asked);
+    }
     if asked {
         // What is sealed under an older epoch moves to the current one, however large it is.
         let outdated =
@@ -282,6 +287,36 @@ fn look(
     }
     Ok(work)
 }
+
+/// Those of loose changes that fit into a pack.
+fn packable(conn: &Connection, loose: Vec<ChangeId>) -> Result<Vec<ChangeId>> {
+    let mut fitting = Vec::with_capacity(loose.len());
+    for id in loose {
+        if fits_into_pack(conn, id)? {
+            fitting.push(id);
+        }
+    }
+    Ok(fitting)
+}
+
+/// Whether a change fits into a pack. Large ones are judged by the lengths that SQLite keeps, without reading their values, as far
+/// as it can be told by those.
+fn fits_into_pack(conn: &Connection, id: ChangeId) -> Result<bool> {
+    let sql = "SELECT coalesce(sum(octet_length(field_value)), 0), coalesce(sum(octet_length(field_name) + ?2), 0) \
+               + (SELECT octet_length(entity_type) + octet_length(entity_id) + octet_length(author_id) \
+               FROM ZV_CHANGE WHERE id = ?1) FROM ZV_CHANGE_FIELD WHERE change_id = ?1";
+    let (values, around): (u64, Option<u64>) =
+        conn.prepare_cached(sql)?.query_row((id.to_string(), AROUND_FIELD), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (most, Some(around)) = (MAX_PACKED_CHANGE as u64, around) else { return Ok(false) };
+    if values > most {
+        return Ok(false);
+    }
+    Ok(values + around + AROUND_CHANGE <= most || encode_change(&read_change(conn, id)?).len() as u64 <= most)
+}
+
+/// More bytes than a change file has around a field's name and value, and around all else.
+const AROUND_FIELD: u64 = 64;
+const AROUND_CHANGE: u64 = 1 << 10;
 
 /// Says what would be done.
 async fn foretell(session: &Session, row: &RemoteRow, work: &Work, report: &mut CompactReport) -> Result<()> {
