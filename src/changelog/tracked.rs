@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
+use crate::db::{ForeignKey, same_name};
 use crate::error::{Error, Result};
 use crate::model::KeyKind;
 
@@ -60,6 +61,17 @@ impl Tracked {
     /// Whether changes of it are merged and pushed.
     pub(crate) fn is_live(&self) -> bool {
         self.active && self.blocked.is_empty() && !self.is_altering()
+    }
+
+    /// Whether a column stays on this replica.
+    pub(crate) fn excludes(&self, column: &str) -> bool {
+        self.excluded.iter().any(|name| same_name(name, column))
+    }
+
+    /// Whether a foreign key is one for merges to watch: what a column that stays on its replica refers to, nobody else knows.
+    pub(crate) fn shares(&self, foreign: &ForeignKey, parent: &Self) -> bool {
+        !foreign.columns.iter().any(|name| self.excludes(name))
+            && !foreign.parent_columns.iter().any(|name| parent.excludes(name))
     }
 
     /// Whether its schema is being changed, so that nothing of it is captured or merged.

@@ -373,6 +373,13 @@ impl<'a, 'c> Applier<'a, 'c> {
                 None => self.put_row(table, &lead, &values),
             }
         };
+        if let Err(error) = &written
+            && self.is_refused_here_alone(table, key, error)?
+        {
+            // Without what stays on this replica, which is kept for when the row is put in again.
+            self.take_out(key)?;
+            return self.put_row_in(key, Touched::whole());
+        }
         match written {
             Ok(0) => return Ok(Put::Held(Reason::new("trigger", "a trigger ignores the row"))),
             Ok(_) => {}
@@ -412,6 +419,16 @@ impl<'a, 'c> Applier<'a, 'c> {
             super::claims::remember(self, key)?;
         }
         Ok(Put::Shown)
+    }
+
+    /// Whether a CHECK refuses a row that is there for what it holds in columns that stay on this replica.
+    fn is_refused_here_alone(&mut self, table: &MergeTable, key: &Key, error: &rusqlite::Error) -> Result<bool, Stop> {
+        let is_check = reason_of(error).is_some_and(|reason| reason.code == "check");
+        if !is_check || table.tracked.excluded.is_empty() || !self.lacks.is_empty() || self.log.conn.is_autocommit() {
+            return Ok(false);
+        }
+        let Some(locator) = self.locate(key)? else { return Ok(false) };
+        Ok(row_exists(self.log.conn, table, &locator)? && super::claims::breaks_alone(self, key)?.is_none())
     }
 
     /// The reason to hold a row of which NULL, in the place of a reference to a row that is not here, would claim what the row
@@ -492,10 +509,12 @@ impl<'a, 'c> Applier<'a, 'c> {
             return Ok(false);
         }
         let name = &table.columns[at].name;
-        let foreign_keys = table.shape.foreign_keys.iter().filter(|foreign| {
-            foreign.columns.iter().any(|column| same_name(column, name))
-                && self.tables.by_name(&foreign.parent).is_some()
-        });
+        let is_watched = |foreign: &&ForeignKey| {
+            let parent = self.tables.by_name(&foreign.parent);
+            parent.is_some_and(|parent| table.tracked.shares(foreign, &parent.tracked))
+                && foreign.columns.iter().any(|column| same_name(column, name))
+        };
+        let foreign_keys = table.shape.foreign_keys.iter().filter(is_watched);
         let foreign_keys: Vec<&ForeignKey> = foreign_keys.collect();
         if foreign_keys.iter().all(|foreign| foreign.columns.len() == 1) {
             return Ok(!foreign_keys.is_empty());

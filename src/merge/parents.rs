@@ -59,7 +59,8 @@ fn references(tables: &Tables) -> Vec<Reference<'_>> {
     let mut references = Vec::new();
     for child in tables.iter().filter(|table| table.tracked.enforce_fk) {
         for key in &child.shape.foreign_keys {
-            if let Some(parent) = tables.by_name(&key.parent) {
+            let parent = tables.by_name(&key.parent);
+            if let Some(parent) = parent.filter(|parent| child.tracked.shares(key, &parent.tracked)) {
                 references.extend(reference(child, parent, key));
             }
         }

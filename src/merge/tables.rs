@@ -115,7 +115,7 @@ impl MergeTable {
             FieldKind::Column(no)
         } else if self.tracked.source.lead().any(|column| same_name(column, name)) {
             FieldKind::Key
-        } else if self.tracked.excluded.iter().any(|excluded| same_name(excluded, name)) {
+        } else if self.tracked.excludes(name) {
             FieldKind::Excluded(no)
         } else {
             FieldKind::Unknown(no)
@@ -280,7 +280,8 @@ impl Tables {
     }
 
     /// Which of the integers that a table's rows gave up are to be remembered: rows that refer to them can only be looked at later.
-    /// Of a table that is tracked no more, which may be for ever, that goes for the integers that it holds.
+    /// Of a table that is tracked no more, which may be for ever, that goes for the integers that it holds; likewise of a column
+    /// that stays on this replica, which merges leave as it is.
     pub(super) fn remembered(&self, conn: &Connection, no: u32, freed: BTreeSet<i64>) -> Result<BTreeSet<i64>> {
         let children = self.references.to(no);
         if freed.is_empty() || children.iter().any(|(child, _)| self.away.contains(child)) {
@@ -289,7 +290,9 @@ impl Tables {
         let json = serde_json::to_string(&freed).expect("a list of integers is always JSON");
         let mut held = BTreeSet::new();
         for (child, column) in children {
-            let Some(name) = self.untracked.get(&child) else { continue };
+            let excluding =
+                self.get(child).filter(|table| table.tracked.excludes(column)).map(|table| &table.shape.name);
+            let Some(name) = self.untracked.get(&child).or(excluding) else { continue };
             let sql = format!("SELECT DISTINCT {} FROM {} WHERE {}", Ident(column), Ident(name), refers_to_any(column));
             // It may be gone, or have another shape, and refers to nothing then.
             let Ok(mut statement) = conn.prepare(&sql) else { continue };

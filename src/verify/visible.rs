@@ -215,9 +215,7 @@ impl Visible<'_, '_> {
         let checked = &self.tables[&key.0];
         // A reference that may not be NULL cannot be shown without its row, enforced or not.
         for foreign in &checked.rows.shape.foreign_keys {
-            let Some(parent) = self.by_name(&foreign.parent).filter(|_| checked.known.tracked.enforce_fk) else {
-                continue;
-            };
+            let Some(parent) = self.enforced(checked, foreign) else { continue };
             // What a generated column would hold is nowhere to be read: that row may well lack its parent.
             let is_generated =
                 |name: &String| checked.rows.shape.generated.iter().any(|generated| same_name(&generated.name, name));
@@ -334,8 +332,8 @@ impl Visible<'_, '_> {
     /// Shown rows whose enforced foreign keys lead nowhere.
     fn orphans(&mut self) -> Result<()> {
         for (table_no, checked) in &self.tables {
-            for foreign in checked.rows.shape.foreign_keys.iter().filter(|_| checked.known.tracked.enforce_fk) {
-                let Some(parent) = self.by_name(&foreign.parent) else { continue };
+            for foreign in &checked.rows.shape.foreign_keys {
+                let Some(parent) = self.enforced(checked, foreign) else { continue };
                 let names = parent_columns(parent, foreign);
                 if names.len() != foreign.columns.len() {
                     continue;
@@ -365,6 +363,13 @@ impl Visible<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// The parent's table of a foreign key that merges watch.
+    fn enforced(&self, child: &Checked<'_>, foreign: &ForeignKey) -> Option<&Checked<'_>> {
+        let tracked = &child.known.tracked;
+        let parent = self.by_name(&foreign.parent).filter(|_| tracked.enforce_fk);
+        parent.filter(|parent| tracked.shares(foreign, &parent.known.tracked))
     }
 
     fn by_name(&self, name: &str) -> Option<&Checked<'_>> {
