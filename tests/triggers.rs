@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::wall::{START_MS, Wall, clocked};
 use common::*;
 use zvon::{Replica, TrackOptions};
 
@@ -556,5 +557,86 @@ async fn a_row_that_refers_to_itself_is_back_after_a_trigger_led_it_elsewhere() 
     assert_eq!(reasons.len(), 2, "{reasons:?}");
     for replica in [&a, &b] {
         assert_verified(replica, &remote).await;
+    }
+}
+
+/// What the user's triggers on the table `c` say happened, since the last time they were asked.
+fn heard(replica: &Replica) -> Vec<String> {
+    let conn = replica.connection();
+    let heard = rows(&conn, "SELECT what FROM audit ORDER BY rowid");
+    conn.execute("DELETE FROM audit", []).unwrap();
+    heard
+}
+
+/// Triggers on one replica alone: one refuses rows that say so, others tell what happens to rows.
+const REFUSES_AND_TELLS: &str = "CREATE TABLE audit (what TEXT);
+    CREATE TRIGGER refuses BEFORE INSERT ON p WHEN NEW.v = 'bad' BEGIN SELECT RAISE (ABORT, 'no'); END;
+    CREATE TRIGGER tells_in AFTER INSERT ON c BEGIN INSERT INTO audit VALUES ('in ' || NEW.k); END;
+    CREATE TRIGGER tells_over AFTER UPDATE ON c BEGIN INSERT INTO audit VALUES ('over ' || NEW.k); END;
+    CREATE TRIGGER tells_out AFTER DELETE ON c BEGIN INSERT INTO audit VALUES ('out ' || OLD.k); END;";
+
+#[tokio::test]
+async fn children_of_a_parent_that_a_trigger_refuses_rest_until_it_is_in() {
+    for (enforce_fk, not_null, shown) in [(false, "", 1), (true, "", 0), (false, "NOT NULL", 0)] {
+        let schema = format!(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY, v TEXT);
+             CREATE TABLE c (k TEXT PRIMARY KEY, p INTEGER {not_null} REFERENCES p)"
+        );
+        let mut options = TrackOptions::default();
+        options.enforce_fk = Some(enforce_fk);
+        let (a, b, remote) = (Replica::in_memory().unwrap(), Replica::in_memory().unwrap(), fresh_remote());
+        for replica in [&a, &b] {
+            run(replica, &schema);
+            replica.track(&["p", "c"], &options).await.unwrap();
+        }
+        run(&b, REFUSES_AND_TELLS);
+        run(&a, "INSERT INTO p VALUES (7, 'bad'); INSERT INTO c VALUES ('c1', 7)");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(table(&b, "c").len(), shown);
+        heard(&b);
+        sync(&b, &remote).await;
+        assert_eq!(heard(&b), [] as [&str; 0], "{enforce_fk} {not_null}");
+        run(&b, "DROP TRIGGER refuses");
+        sync(&b, &remote).await;
+        assert_eq!(table(&b, "c"), ["'c1'|7"]);
+        assert_eq!(held(&b).await, [] as [&str; 0]);
+        assert_verified(&b, &remote).await;
+    }
+}
+
+#[tokio::test]
+async fn a_row_that_a_trigger_refuses_keeps_no_value_from_others() {
+    for when in ["BEFORE", "AFTER"] {
+        let schema = "CREATE TABLE c (k TEXT PRIMARY KEY, v TEXT UNIQUE, note TEXT)";
+        let wall = Wall::at(START_MS);
+        let (a, b, remote) = (clocked(schema, &wall, 1).await, clocked(schema, &wall, 2).await, fresh_remote());
+        converge(&[&a, &b], &remote).await;
+        // Another value is claimed by a row that is held, so that claims are looked at.
+        run(&a, "INSERT INTO c VALUES ('x1', 'dup', '')");
+        wall.advance(1);
+        run(&b, "INSERT INTO c VALUES ('x2', 'dup', '')");
+        converge(&[&a, &b], &remote).await;
+        let refuses =
+            REFUSES_AND_TELLS.replace("BEFORE INSERT ON p WHEN NEW.v", &format!("{when} INSERT ON c WHEN NEW.note"));
+        run(&b, &refuses);
+        wall.advance(1);
+        run(&a, "INSERT INTO c VALUES ('r1', 'same', 'bad')");
+        wall.advance(1);
+        run(&b, "INSERT INTO c VALUES ('r2', 'same', '')");
+        converge(&[&a, &b], &remote).await;
+        for _ in 0..2 {
+            heard(&b);
+            sync(&b, &remote).await;
+            if when == "BEFORE" {
+                assert_eq!(heard(&b), [] as [&str; 0]);
+            }
+            assert_eq!(table(&b, "c"), ["'r2'|'same'|''", "'x1'|'dup'|''"], "{when}");
+            assert_eq!(held(&b).await, ["c/r1 trigger", "c/x2 unique"], "{when}");
+            assert_verified(&b, &remote).await;
+        }
+        run(&b, "DROP TRIGGER refuses");
+        sync(&b, &remote).await;
+        assert_eq!(table(&b, "c"), table(&a, "c"), "{when}");
+        assert_verified(&b, &remote).await;
     }
 }

@@ -108,10 +108,19 @@ impl<'a, 'c> Applier<'a, 'c> {
     /// others over such a value are settled together; then come the rows that waited for any of these.
     pub(super) fn apply(&mut self, plan: Plan) -> Result<(), Stop> {
         let mut changed: Vec<Key> = Vec::new();
+        let mut retried: Vec<Key> = Vec::new();
         if self.any_waits {
-            changed.extend(plan.keys().cloned());
+            let (again, new): (Vec<_>, Vec<_>) = plan.iter().partition(|(_, touched)| touched.is_retry);
+            retried.extend(again.into_iter().map(|(key, _)| key.clone()));
+            changed.extend(new.into_iter().map(|(key, _)| key.clone()));
         }
         let mut contested = self.pass(plan)?;
+        // To who waits for a row that is held as before, nothing happened.
+        for key in retried {
+            if self.is_shown(&key)? {
+                changed.push(key);
+            }
+        }
         loop {
             if !contested.is_empty() {
                 changed.extend(super::claims::settle(self, std::mem::take(&mut contested))?);
@@ -188,8 +197,10 @@ impl<'a, 'c> Applier<'a, 'c> {
                     contested.push(key);
                 }
                 Put::Held(reason) => {
+                    let competes = reason.code == "foreign key";
                     self.hold_back(&key, reason)?;
-                    if self.claims.has_any(key.0) && super::claims::meets_others(self, &key)? {
+                    // Who is kept out by a rule of its own, or by a trigger, keeps no value from others.
+                    if competes && self.claims.has_any(key.0) && super::claims::meets_others(self, &key)? {
                         contested.push(key);
                     }
                 }
@@ -209,10 +220,10 @@ impl<'a, 'c> Applier<'a, 'c> {
         Ok(())
     }
 
-    /// Puts a row in that the rule for unique values lets in. Returns whether it is shown.
-    pub(super) fn put_settled(&mut self, key: &Key) -> Result<bool, Stop> {
+    /// Puts a row in that the rule for unique values lets in, if nothing else keeps it out.
+    pub(super) fn put_settled(&mut self, key: &Key) -> Result<(), Stop> {
         match self.put_row_in(key, Touched::whole())? {
-            Put::Shown => return Ok(true),
+            Put::Shown => {}
             Put::Held(reason) => self.hold_back(key, reason)?,
             Put::Contested => {
                 // By a constraint of this replica alone, such as one on a column that is excluded here, or by what a trigger of
@@ -221,7 +232,7 @@ impl<'a, 'c> Applier<'a, 'c> {
                 self.hold(key, &Reason::new("unique", "a value that must be unique is another row's on this replica"))?;
             }
         }
-        Ok(false)
+        Ok(())
     }
 
     /// Whether the table knows more of a row than the log: a reference that could not be translated yet.

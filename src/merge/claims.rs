@@ -111,7 +111,7 @@ pub(super) fn breaks_alone(applier: &mut Applier<'_, '_>, key: &Key) -> Result<O
 }
 
 /// Settles rows that are out of their tables because each met another row over a value, together with all whom they meet.
-/// Returns the rows that came in or went out.
+/// Returns the rows that came in or went out, and those that could not come in, which keep nobody out.
 pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Result<Vec<Key>, Stop> {
     let contested: BTreeSet<Key> = contested.into_iter().collect();
     let mut changed: BTreeSet<Key> = BTreeSet::new();
@@ -140,9 +140,8 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Resu
     for key in members.keys().filter(|key| !out.contains_key(*key)) {
         if !applier.is_shown(key)? && (contested.contains(key) || is_held_for_unique(applier, key)?) {
             applier.claims.forget(applier.log.conn, key)?;
-            if applier.put_settled(key)? {
-                changed.insert(key.clone());
-            }
+            applier.put_settled(key)?;
+            changed.insert(key.clone());
         }
     }
     Ok(changed.into_iter().collect())

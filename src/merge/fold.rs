@@ -21,12 +21,19 @@ pub(super) struct Touched {
     columns: BTreeMap<u32, Value>,
     /// The row is compared as a whole, as something else than a change of its own may have moved it.
     pub(super) whole: bool,
+    /// The row is held, and only tried again: nothing says that it changed.
+    pub(super) is_retry: bool,
 }
 
 impl Touched {
     /// A row to be compared as a whole.
     pub(super) fn whole() -> Self {
-        Self { columns: BTreeMap::new(), whole: true }
+        Self { whole: true, ..Self::default() }
+    }
+
+    /// A held row to be tried once more.
+    pub(super) fn retry() -> Self {
+        Self { is_retry: true, ..Self::whole() }
     }
 
     /// Takes the value of a column's new winner.
@@ -209,6 +216,11 @@ impl<'a, 'c> Folder<'a, 'c> {
     /// Asks for a row to be compared as a whole.
     pub(super) fn touch(&mut self, key: Key) {
         self.plan.entry(key).or_default().whole = true;
+    }
+
+    /// Asks for a held row to be tried again, if it is not looked at anyway.
+    pub(super) fn retry(&mut self, key: Key) {
+        self.plan.entry(key).or_insert_with(Touched::retry).whole = true;
     }
 }
 

@@ -220,7 +220,8 @@ impl Work {
         folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
         // Those nobody calls have their chance once a merge, after all that is new.
         let restless = self.restless.iter().filter(|_| folded.last);
-        self.touched.iter().chain(restless).for_each(|key| folder.touch(key.clone()));
+        self.touched.iter().for_each(|key| folder.touch(key.clone()));
+        restless.for_each(|key| folder.retry(key.clone()));
         Ok(folded)
     }
 }
