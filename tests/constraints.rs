@@ -143,6 +143,24 @@ async fn two_replicas_that_take_one_unique_value() {
     assert_eq!(table(&a, "t"), table(&b, "t"));
 }
 
+/// SQLite's NOCASE looks no further than a NUL.
+#[tokio::test]
+async fn texts_that_differ_after_a_nul_only_are_one_value_without_case() {
+    let schema = "CREATE TABLE t (k TEXT PRIMARY KEY, v TEXT COLLATE NOCASE UNIQUE)";
+    let wall = Wall::at(START_MS);
+    let (a, b, remote) = (clocked(schema, &wall, 1).await, clocked(schema, &wall, 2).await, fresh_remote());
+    converge(&[&a, &b], &remote).await;
+    run(&a, "INSERT INTO t VALUES ('1', 'x' || char(0) || 'b')");
+    wall.advance(1);
+    run(&b, "INSERT INTO t VALUES ('2', 'X' || char(0) || 'c')");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(rows(&replica.connection(), "SELECT k FROM t"), ["'1'"]);
+        assert_eq!(held(replica).await, ["t/2 unique"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
 #[tokio::test]
 async fn unique_values_can_be_swapped_and_passed_on() {
     let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, place INTEGER UNIQUE, n)";

@@ -364,7 +364,7 @@ fn put_value(bytes: &mut Vec<u8>, value: &Value, collation: &str) {
                 bytes.extend_from_slice(&r.to_bits().to_be_bytes());
             }
         },
-        Value::Text(text) if same_name(collation, "NOCASE") => put_text(bytes, &text.to_ascii_lowercase()),
+        Value::Text(text) if same_name(collation, "NOCASE") => put_text(bytes, &without_case(text)),
         Value::Text(text) if same_name(collation, "RTRIM") => put_text(bytes, without_end_spaces(text)),
         Value::Text(text) => put_text(bytes, text),
         Value::Blob(blob) => put_sized(bytes, 4, blob),
@@ -390,6 +390,16 @@ fn put_sized(bytes: &mut Vec<u8>, class: u8, content: &[u8]) {
 fn exact_integer(real: f64) -> Option<i64> {
     let fits = real.fract() == 0.0 && (-9_223_372_036_854_775_808.0..9_223_372_036_854_775_808.0).contains(&real);
     fits.then_some(real as i64)
+}
+
+/// NOCASE ignores the case of ASCII letters, and in two texts of one length whatever follows the first NUL of both (`nocaseCollatingFunc`
+/// in SQLite's `main.c`, and `sqlite3StrNICmp`).
+fn without_case(text: &[u8]) -> Vec<u8> {
+    let mut folded = text.to_ascii_lowercase();
+    if let Some(nul) = folded.iter().position(|byte| *byte == 0) {
+        folded[nul..].fill(0);
+    }
+    folded
 }
 
 /// RTRIM ignores spaces at the end, and no other white space.
@@ -438,6 +448,14 @@ mod tests {
             Value::text("a "),
             Value::text("a\t"),
             Value::text(""),
+            Value::text("a\0b"),
+            Value::text("A\0c"),
+            Value::text("a\0bc"),
+            Value::text("b\0b"),
+            Value::text("a\0\0"),
+            Value::text("\0a"),
+            Value::text("\0b"),
+            Value::text("abc"),
             Value::Blob(vec![b'a']),
             Value::Blob(vec![]),
         ];
