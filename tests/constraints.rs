@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use common::wall::{START_MS, Wall, clocked, on_the_wall};
 use common::*;
 use zvon::{Join, Replica, SyncOptions, TrackOptions};
@@ -896,5 +899,83 @@ async fn an_index_that_is_made_anew_is_looked_at_again() {
             assert_eq!(table(replica, "sub").len(), 2, "{change}");
             assert_verified(replica, &remote).await;
         }
+    }
+}
+
+/// How much SQLite does in a sync, in thousands of its steps (<https://sqlite.org/opcode.html>).
+async fn work(replica: &Replica, remote: &zvon::Remote) -> u64 {
+    let steps = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&steps);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    replica.connection().progress_handler(1000, Some(count)).unwrap();
+    sync(replica, remote).await;
+    replica.connection().progress_handler(0, None::<fn() -> bool>).unwrap();
+    steps.load(Ordering::Relaxed)
+}
+
+const THOUSANDS: &str = "WITH RECURSIVE n (i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 4000)";
+
+#[tokio::test]
+async fn a_changed_parent_does_not_have_all_children_read() {
+    // By its identity, and by a value of its own that another column's write does not change.
+    for (key, of) in [("u", "u"), ("u", "code")] {
+        let schema = format!(
+            "CREATE TABLE parent (id INTEGER PRIMARY KEY, u TEXT NOT NULL UNIQUE, code TEXT UNIQUE, v);
+             CREATE TABLE child (k TEXT PRIMARY KEY, p TEXT REFERENCES parent ({of}));
+             CREATE INDEX by_p ON child (p)"
+        );
+        let make = async || {
+            let replica = Replica::in_memory().unwrap();
+            run(&replica, &schema);
+            let mut options = TrackOptions::default();
+            options.enforce_fk = Some(true);
+            replica.track(&["child"], &options).await.unwrap();
+            options.key = vec![key.to_owned()];
+            replica.track(&["parent"], &options).await.unwrap();
+            replica
+        };
+        let (a, b, remote) = (make().await, make().await, fresh_remote());
+        run(
+            &a,
+            &format!(
+                "INSERT INTO parent VALUES (1, '1', '1', 0); {THOUSANDS} INSERT INTO child SELECT 'k' || i, '1' FROM n"
+            ),
+        );
+        converge(&[&a, &b], &remote).await;
+        run(&a, "UPDATE parent SET v = 1");
+        sync(&a, &remote).await;
+        let steps = work(&b, &remote).await;
+        assert!(steps < 20, "{of}: {steps} thousand steps");
+        // A parent that goes, or is called something else, has its children held.
+        run(&a, if of == "u" { "DELETE FROM parent" } else { "UPDATE parent SET code = '2'" });
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!((table(replica, "child").len(), held(replica).await.len()), (0, 4000), "{of}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn children_without_an_index_are_read_once_for_all_parents_that_are_held() {
+    let schema = "CREATE TABLE first (k TEXT PRIMARY KEY);
+        CREATE TABLE parent (k TEXT PRIMARY KEY, p TEXT REFERENCES first);
+        CREATE TABLE child (k TEXT PRIMARY KEY, p TEXT REFERENCES parent)";
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, "INSERT INTO first VALUES ('1'), ('2'); INSERT INTO parent VALUES ('stays', '1')");
+    run(&a, &format!("{THOUSANDS} INSERT INTO child SELECT 'k' || i, 'stays' FROM n"));
+    converge(&[&a, &b], &remote).await;
+    run(&a, "DELETE FROM first WHERE k = '2'");
+    run(&b, &format!("{THOUSANDS} INSERT INTO parent SELECT 'p' || i, '2' FROM n WHERE i <= 100"));
+    run(&b, "INSERT INTO child VALUES ('c', 'p7')");
+    sync(&b, &remote).await;
+    let steps = work(&a, &remote).await;
+    assert!(steps < 400, "{steps} thousand steps");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!((table(replica, "child").len(), held(replica).await.len()), (4000, 101));
+        assert_verified(replica, &remote).await;
     }
 }

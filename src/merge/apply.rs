@@ -60,6 +60,8 @@ pub(super) struct Applier<'a, 'c> {
     pub(super) put: BTreeSet<Key>,
     /// Rows that were taken out, likewise.
     pub(super) taken: BTreeSet<Key>,
+    /// Columns that rows of a table may have other values in than before, likewise; `None` stands for all of a table.
+    pub(super) rewritten: BTreeSet<(u32, Option<u32>)>,
     watches_rows: bool,
     /// Whether any row is held, or waits, and so may be one that is shown now.
     any_held: bool,
@@ -94,6 +96,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             refused,
             put: BTreeSet::new(),
             taken: BTreeSet::new(),
+            rewritten: BTreeSet::new(),
             expected: BTreeMap::new(),
             unavailable: BTreeSet::new(),
             lacks: Vec::new(),
@@ -294,6 +297,8 @@ impl<'a, 'c> Applier<'a, 'c> {
         if self.watches_rows {
             self.put.remove(key);
             self.taken.insert(key.clone());
+            // It may come back with other values.
+            self.rewritten.insert((key.0, None));
         }
         Ok(self.release(key)?)
     }
@@ -358,6 +363,10 @@ impl<'a, 'c> Applier<'a, 'c> {
             }
             if let Some(reason) = self.counts_null(table, key)? {
                 return Ok(Put::Held(reason));
+            }
+            if self.watches_rows {
+                self.rewritten.extend(changed.iter().map(|(at, _)| (key.0, Some(table.columns[*at].no))));
+                self.rewritten.extend(touched.is_own.then_some((key.0, None)));
             }
             let changed: Vec<(usize, &Value)> = changed.iter().map(|(at, value)| (*at, value)).collect();
             if changed.is_empty() { Ok(1) } else { self.update(table, &locator, &changed) }
@@ -671,6 +680,7 @@ impl<'a, 'c> Applier<'a, 'c> {
         let (_, insert) = self.insert.as_mut().expect("it was prepared just above");
         match insert.execute(params_from_iter(lead.iter().chain(values).map(bind_value))) {
             Err(error) if is_unique_clash(&error) => {
+                self.rewritten.insert((table.no(), None));
                 let source = &table.tracked.source;
                 let locator = &lead[..source.locator().len()];
                 let columns: Vec<(usize, &Value)> = values.iter().enumerate().collect();

@@ -23,6 +23,8 @@ pub(super) struct Touched {
     pub(super) whole: bool,
     /// The row is held, and only tried again: nothing says that it changed.
     pub(super) is_retry: bool,
+    /// The row's own writer may have changed any of its columns.
+    pub(super) is_own: bool,
 }
 
 impl Touched {
@@ -208,7 +210,7 @@ impl<'a, 'c> Folder<'a, 'c> {
         let head = head.ok_or_else(|| Error::corrupt(format!("the log lacks the change {id}")))?;
         let table_no = self.log.names.number(self.log.conn, &head.entity_type)?;
         if self.tables.get(table_no).is_some() {
-            self.plan.entry((table_no, head.entity_id)).or_default();
+            self.plan.entry((table_no, head.entity_id)).or_default().is_own = true;
         }
         Ok(())
     }

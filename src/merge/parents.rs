@@ -1,5 +1,7 @@
 //! Foreign keys at merge: a row without a shown parent is held, until none is left to take out. Rows in a circle stay.
 
+use std::collections::BTreeSet;
+
 use rusqlite::{Connection, params_from_iter};
 
 use super::apply::{Applier, Stop};
@@ -33,13 +35,33 @@ pub(super) fn hold_orphans(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
     }
     let mut suspects: Vec<Key> = applier.put.iter().cloned().collect();
     suspects.extend(bereaved(&references, applier)?);
+    loop {
+        let unindexed = hold_suspects(applier, &references, suspects)?;
+        suspects = Vec::new();
+        for at in unindexed {
+            suspects.extend(orphans(applier, &references[at])?);
+        }
+        if suspects.is_empty() {
+            return Ok(());
+        }
+    }
+}
+
+/// Holds those of some rows that have no shown parent, and their children that an index finds. Returns which references may
+/// have more, to be found by reading their tables once.
+fn hold_suspects(
+    applier: &mut Applier<'_, '_>,
+    references: &[Reference<'_>],
+    mut suspects: Vec<Key>,
+) -> Result<BTreeSet<usize>, Stop> {
+    let mut unindexed = BTreeSet::new();
     while let Some(key) = suspects.pop() {
         // What the log does not know, or not all of, stays as its user wrote it; what it knows as deleted is a trigger's doing.
         let is_logged = applier.log.entity(key.0, &key.1)?.registers.alive();
         if !is_logged || applier.has_left_out(&key)? {
             continue;
         }
-        let Some(reference) = orphaned(applier, &references, &key)? else { continue };
+        let Some(reference) = orphaned(applier, references, &key)? else { continue };
         let detail = format!(
             "its parent in {} (by {}) is not here or not shown",
             reference.parent.shape.name,
@@ -47,12 +69,17 @@ pub(super) fn hold_orphans(applier: &mut Applier<'_, '_>) -> Result<(), Stop> {
         );
         let parent = parent_of(applier, reference, &key)?;
         let reason = Reason::new("foreign key", detail).until(reference.parent.no(), parent);
-        suspects.extend(children_of(applier, &references, &key)?);
+        for (at, reference) in references.iter().enumerate().filter(|(_, reference)| reference.parent.no() == key.0) {
+            match is_indexed(applier.log.conn, reference)? {
+                true => suspects.extend(children_of(applier, reference, &key)?),
+                false => drop(unindexed.insert(at)),
+            }
+        }
         applier.hold(&key, &reason)?;
         super::claims::remember(applier, &key)?;
         applier.doubtful.insert(key);
     }
-    Ok(())
+    Ok(unindexed)
 }
 
 fn references(tables: &Tables) -> Vec<Reference<'_>> {
@@ -166,37 +193,55 @@ fn bereaved(references: &[Reference<'_>], applier: &Applier<'_, '_>) -> Result<V
     for reference in references {
         let parent = reference.parent.no();
         let taken: Vec<&Key> = applier.taken.iter().filter(|key| key.0 == parent).collect();
-        let by_key = refers_to_locator(reference);
-        let moved = !by_key && applier.put.iter().any(|key| key.0 == parent);
-        if taken.is_empty() && !moved {
+        let by_lead = refers_to_lead(reference);
+        if taken.is_empty() && (by_lead || !is_rewritten(applier, reference)) {
             continue;
         }
-        let child = reference.child;
-        let lookup = format!(
-            "SELECT {} FROM {} AS c WHERE {}",
-            child_lead(child),
-            Ident(&child.shape.name),
-            all(reference.terms.iter().enumerate().map(|(n, term)| format!("{term} = ?{}", n + 1))),
-        );
-        if by_key && reference.is_alike && is_search(conn, &lookup)? {
+        if by_lead && is_indexed(conn, reference)? {
             for key in taken {
-                if let Some(parent) = applier.locate(key)? {
-                    found.extend(keys(applier, child, &lookup, &in_order_of(reference, &parent))?);
+                if let Some(values) = lead_values(applier, reference, key)? {
+                    found.extend(keys(applier, reference.child, &lookup(reference), &values)?);
                 }
             }
             continue;
         }
-        let scan = format!(
-            "SELECT {lead} FROM {child} AS c WHERE {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
-            lead = child_lead(child),
-            child = Ident(&child.shape.name),
-            set = all(reference.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)))),
-            parent = Ident(&reference.parent.shape.name),
-            join = join(reference),
-        );
-        found.extend(keys(applier, child, &scan, &[])?);
+        found.extend(orphans(applier, reference)?);
     }
     Ok(found)
+}
+
+/// Whether a row of the parent's table that stays may have another value in a column by which it is referred to.
+fn is_rewritten(applier: &Applier<'_, '_>, reference: &Reference<'_>) -> bool {
+    let parent = reference.parent;
+    let is_named = |name: &str| reference.parent_columns.iter().any(|column| same_name(column, name));
+    let named = parent.columns.iter().filter(|column| is_named(&column.name)).map(|column| Some(column.no));
+    named.chain([None]).any(|column| applier.rewritten.contains(&(parent.no(), column)))
+}
+
+/// The rows that have certain values in the columns of a reference.
+fn lookup(reference: &Reference<'_>) -> String {
+    let child = reference.child;
+    let terms = reference.terms.iter().enumerate().map(|(n, term)| format!("{term} = ?{}", n + 1));
+    format!("SELECT {} FROM {} AS c WHERE {}", child_lead(child), Ident(&child.shape.name), all(terms))
+}
+
+/// Whether an index finds the children of a row.
+fn is_indexed(conn: &Connection, reference: &Reference<'_>) -> Result<bool> {
+    Ok(reference.is_alike && is_search(conn, &lookup(reference))?)
+}
+
+/// The rows whose reference leads nowhere, found by reading their table.
+fn orphans(applier: &Applier<'_, '_>, reference: &Reference<'_>) -> Result<Vec<Key>, Stop> {
+    let child = reference.child;
+    let scan = format!(
+        "SELECT {lead} FROM {child} AS c WHERE {set} AND NOT EXISTS (SELECT 1 FROM {parent} AS p WHERE {join})",
+        lead = child_lead(child),
+        child = Ident(&child.shape.name),
+        set = all(reference.columns.iter().map(|name| format!("c.{} IS NOT NULL", Ident(name)))),
+        parent = Ident(&reference.parent.shape.name),
+        join = join(reference),
+    );
+    keys(applier, child, &scan, &[])
 }
 
 fn child_lead(child: &MergeTable) -> String {
@@ -212,40 +257,35 @@ pub(super) fn is_search(conn: &Connection, sql: &str) -> Result<bool> {
     Ok(step.is_some_and(|step| step.starts_with("SEARCH") || step == "MULTI-INDEX OR"))
 }
 
-/// The values of a parent's locator in the order in which a reference names its columns.
-fn in_order_of(reference: &Reference<'_>, locator: &[Value]) -> Vec<Value> {
-    let columns = reference.parent.tracked.source.locator();
-    let value = |name: &&str| {
-        let at = columns.iter().position(|column| same_name(column, name));
-        at.and_then(|at| locator.get(at)).cloned().unwrap_or(Value::Null)
-    };
-    reference.parent_columns.iter().map(value).collect()
+/// Whether the parent is named by what it is known by, here or everywhere, which no update changes.
+fn refers_to_lead(reference: &Reference<'_>) -> bool {
+    let lead = reference.parent.tracked.source.lead();
+    reference.parent_columns.iter().all(|name| lead.clone().any(|column| same_name(column, name)))
 }
 
-/// Whether the parent is named by what finds it, which no update changes.
-fn refers_to_locator(reference: &Reference<'_>) -> bool {
-    let locator = reference.parent.tracked.source.locator();
-    locator.len() == reference.parent_columns.len()
-        && reference.parent_columns.iter().all(|name| locator.iter().any(|column| same_name(column, name)))
+/// What a parent has in the columns by which it is referred to, where those are what it is known by, whether its row is there or not.
+fn lead_values(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) -> Result<Option<Vec<Value>>, Stop> {
+    let (source, references) = (&reference.parent.tracked.source, &applier.tables.references);
+    let locator = applier.locate(key)?.unwrap_or_default();
+    let own = source.local_key(applier.log.conn, references, &key.1)?.unwrap_or_default();
+    let named: Vec<(&String, Value)> = source.locator().iter().zip(locator).chain(source.key.iter().zip(own)).collect();
+    let value = |name: &&str| named.iter().find(|(column, _)| same_name(column, name)).map(|(_, value)| value.clone());
+    Ok(reference.parent_columns.iter().map(value).collect())
 }
 
 /// The rows that refer to a row which is about to be taken out.
-fn children_of(applier: &Applier<'_, '_>, references: &[Reference<'_>], key: &Key) -> Result<Vec<Key>, Stop> {
+fn children_of(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) -> Result<Vec<Key>, Stop> {
     let Some(locator) = applier.locate(key)? else { return Ok(Vec::new()) };
-    let mut found = Vec::new();
-    for reference in references.iter().filter(|reference| reference.parent.no() == key.0) {
-        let child = reference.child;
-        let sql = format!(
-            "SELECT {lead} FROM {child} AS c, {parent} AS p WHERE {row} AND {join}",
-            lead = child_lead(child),
-            child = Ident(&child.shape.name),
-            parent = Ident(&reference.parent.shape.name),
-            row = aliased_locator(&reference.parent.tracked.source, "p"),
-            join = join(reference),
-        );
-        found.extend(keys(applier, child, &sql, &locator)?);
-    }
-    Ok(found)
+    let child = reference.child;
+    let sql = format!(
+        "SELECT {lead} FROM {child} AS c, {parent} AS p WHERE {row} AND {join}",
+        lead = child_lead(child),
+        child = Ident(&child.shape.name),
+        parent = Ident(&reference.parent.shape.name),
+        row = aliased_locator(&reference.parent.tracked.source, "p"),
+        join = join(reference),
+    );
+    keys(applier, child, &sql, &locator)
 }
 
 /// The entities of a table that a query of its lead finds.
