@@ -529,3 +529,41 @@ async fn a_key_that_becomes_the_real_of_its_value_is_refused() {
     assert_eq!(rows(&replica.connection(), "SELECT typeof(id) FROM t"), ["'integer'"]);
     assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
 }
+
+async fn pair_of(schema: &str) -> (Replica, Replica, zvon::Remote) {
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        replica.track_all(&TrackOptions::default()).await.unwrap();
+        replica
+    };
+    (make().await, make().await, fresh_remote())
+}
+
+/// Both replicas show the same by a query, and verify.
+async fn alike(replicas: &[&Replica], remote: &zvon::Remote, sql: &str) -> Vec<String> {
+    converge(replicas, remote).await;
+    let shown = rows(&replicas[0].connection(), sql);
+    for replica in replicas {
+        assert_eq!(rows(&replica.connection(), sql), shown);
+        assert_verified(replica, remote).await;
+    }
+    shown
+}
+
+/// What SQLite keeps of an index ends where its statement does, with a comment that came last.
+#[tokio::test]
+async fn a_comment_after_the_condition_of_an_index_is_none_of_it() {
+    for end in ["-- only live rows\n", "/* live */ ;", "/* unfinished", "-- ;"] {
+        let (a, b, remote) = pair_of(&format!(
+            "CREATE TABLE t (id TEXT PRIMARY KEY, a TEXT, b TEXT, c INTEGER NOT NULL DEFAULT (1 + 2 -- 3\n) UNIQUE); CREATE UNIQUE INDEX i ON t (a) WHERE b IS NULL {end}"
+        ))
+        .await;
+        converge(&[&a, &b], &remote).await;
+        run(&a, "INSERT INTO t VALUES ('1', 'x', NULL, 1)");
+        run(&b, "INSERT INTO t VALUES ('2', 'x', NULL, 2)");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT a FROM t").await, ["'x'"]);
+        run(&a, "INSERT INTO t VALUES ('4', 'y', NULL, 4); REPLACE INTO t VALUES ('3', 'y', NULL, NULL)");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT id, c FROM t WHERE a = 'y'").await, ["'3'|3"]);
+    }
+}

@@ -1,7 +1,7 @@
 //! What `CREATE` statements say that SQLite's pragmas do not: an index's expressions and its WHERE clause, what a column is computed
 //! from. Text; runs nothing.
 
-use super::{Token, Tokens, same_name};
+use super::{Token, Tokens, same_name, without_tail};
 
 /// The text of an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -24,7 +24,7 @@ impl IndexSql {
         let close = closing(&tokens, open)?;
         let parts = elements(&tokens[open + 1..close]).map(|tokens| part(sql, tokens)).collect::<Option<_>>()?;
         let predicate = tokens.get(close + 1).filter(|(token, _, _)| is_word(token, "where"));
-        let predicate = predicate.map(|(_, _, end)| sql[*end..].trim_end_matches([';', ' ', '\n']).trim().to_owned());
+        let predicate = predicate.map(|(_, _, end)| without_tail(&sql[*end..]).trim().to_owned());
         let names = tokens[open..].iter().filter_map(|(token, _, _)| token.name()).collect();
         Some(Self { parts, predicate, names })
     }
@@ -133,6 +133,11 @@ mod tests {
         assert_eq!(parts, ["a", "lower(b || ',)')", "\"c d\"", "substr(e, 1, 2)"]);
         assert_eq!(predicate.as_deref(), Some("f IS NOT NULL AND (g > 1)"));
         assert_eq!(read("CREATE INDEX i ON t(a)"), (vec!["a".to_owned()], None));
+        let commented =
+            "CREATE INDEX i ON t ( -- one\n a -- two\n, b /* three */ DESC -- four\n) WHERE -- five\n c IS NULL -- six";
+        let (parts, predicate) = read(commented);
+        assert_eq!((parts.len(), parts[0].ends_with('a'), parts[1].as_str()), (2, true, "b"));
+        assert_eq!(predicate.as_deref(), Some("-- five\n c IS NULL"));
         assert!(IndexSql::read(sql).unwrap().names.contains(&"g".to_owned()));
     }
 

@@ -2,7 +2,7 @@
 
 use rusqlite::Connection;
 
-use super::{Column, read_value};
+use super::{Column, read_value, without_tail};
 use crate::error::Result;
 use crate::model::Value;
 
@@ -16,7 +16,7 @@ pub(crate) fn constant_default(conn: &Connection, column: &Column) -> Result<Val
 
 /// The DEFAULT clause as an expression that reads nothing but itself; `None` where it is not made of literals alone.
 pub(crate) fn constant_expression(default: &str) -> Option<String> {
-    let text = default.trim();
+    let text = without_tail(default).trim();
     if let Some(name) = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
         return Some(format!("'{}'", name.replace("\"\"", "\"").replace('\'', "''")));
     }
@@ -77,6 +77,7 @@ mod tests {
         assert_eq!(default_of("x'C0'"), Value::Blob(vec![0xC0]));
         assert_eq!(default_of("TRUE"), Value::Integer(1));
         assert_eq!(default_of("(1 + 2)"), Value::Integer(3));
+        assert_eq!(default_of("('x' -- said of it\n)"), Value::text("x"));
         assert_eq!(default_of("(NULL)"), Value::Null);
         assert_eq!(default_of("active"), Value::text("active"));
     }

@@ -27,6 +27,6 @@ pub(crate) use shape::{
     refers_to, refers_to_any, same_name, table_names,
 };
 pub(crate) use structure::{Lack, lacking, make_again};
-pub(crate) use tokens::{Token, Tokens};
+pub(crate) use tokens::{Token, Tokens, without_tail};
 pub(crate) use turns::Turns;
 pub(crate) use value::{bind_logged, bind_ref, bind_value, read_value};

@@ -120,6 +120,18 @@ fn undoubled<'a>(inside: &'a str, two: &str) -> Cow<'a, str> {
     if inside.contains(two) { inside.replace(two, &two[1..]).into() } else { inside.into() }
 }
 
+/// SQL without what stands behind its last token: a comment there would swallow what is put behind it.
+pub(crate) fn without_tail(sql: &str) -> &str {
+    let mut tokens = Tokens::new(sql);
+    let mut end = 0;
+    while let Some(token) = tokens.next() {
+        if token != Token::Semicolon {
+            end = sql.len() - tokens.rest().len();
+        }
+    }
+    &sql[..end]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -146,6 +158,20 @@ mod tests {
             Token::Semicolon,
         ];
         assert_eq!(tokens(sql), expected);
+    }
+
+    #[test]
+    fn what_stands_behind_the_last_token_is_cut() {
+        for (sql, cut) in [
+            ("a -- b", "a"),
+            ("a IS NULL /* b */ ; -- c\n", "a IS NULL"),
+            (" a -- b\n = '--' ", " a -- b\n = '--'"),
+            ("/* a", ""),
+            ("a /* b", "a"),
+            ("", ""),
+        ] {
+            assert_eq!(without_tail(sql), cut, "{sql}");
+        }
     }
 
     proptest! {
