@@ -567,3 +567,29 @@ async fn a_comment_after_the_condition_of_an_index_is_none_of_it() {
         assert_eq!(alike(&[&a, &b], &remote, "SELECT id, c FROM t WHERE a = 'y'").await, ["'3'|3"]);
     }
 }
+
+/// A trigger looks other rows up by their unique values, whatever the index leaves out.
+#[tokio::test]
+async fn no_write_scans_its_table_for_a_unique_value() {
+    let replica = Replica::in_memory().unwrap();
+    run(
+        &replica,
+        "CREATE TABLE t (id INTEGER PRIMARY KEY, a TEXT, b, c, gone TEXT); CREATE UNIQUE INDEX i ON t (a) WHERE gone IS NULL;
+         CREATE UNIQUE INDEX j ON t (lower(b)) WHERE c > 1 AND b <> 'or'; CREATE UNIQUE INDEX k ON t (b, c);
+         CREATE UNIQUE INDEX l ON t (c) WHERE id > 9;
+         CREATE TABLE \"s\"\"s\" (k TEXT PRIMARY KEY, \"old\" TEXT, gone); CREATE UNIQUE INDEX m ON \"s\"\"s\" (\"old\") WHERE gone = 0",
+    );
+    replica.track_all(&TrackOptions::default()).await.unwrap();
+    let conn = replica.connection();
+    conn.set_db_config(rusqlite::config::DbConfig::SQLITE_DBCONFIG_TRIGGER_EQP, true).unwrap();
+    for sql in [
+        "INSERT INTO t (a, b, c) VALUES ('x', 'y', 3)",
+        "UPDATE t SET a = 'x', b = 'y', c = 2, gone = 1 WHERE id = 1",
+        "INSERT INTO \"s\"\"s\" VALUES ('a', 'b', 1)",
+        "UPDATE \"s\"\"s\" SET \"old\" = 'c', gone = 0 WHERE k = 'a'",
+    ] {
+        let plan = rows(&conn, &format!("EXPLAIN QUERY PLAN {sql}"));
+        assert!(plan.iter().any(|line| line.contains("zv_row")), "{plan:#?}");
+        assert!(!plan.iter().any(|line| line.contains("SCAN zv_row")), "{sql}: {plan:#?}");
+    }
+}

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 
 use sha2::{Digest, Sha256};
 
-use crate::db::{Affinity, Column, Generated, Ident, Part, Table, Unique, constant_expression, list, same_name};
+use crate::db::{
+    Affinity, Column, Generated, Ident, Part, Table, Token, Tokens, Unique, constant_expression, list, same_name,
+};
 use crate::model::KeyKind;
 
 /// The operations of a journal row.
@@ -65,14 +67,14 @@ impl<'a> Capture<'a> {
         ];
         if !self.table.foreign_keys.is_empty() {
             // A REPLACE may take the row that has the new key, and with it, by a cascade, the row that was to get it.
-            let body = self.record_candidates(&self.supplanted(), &self.same_row_then());
+            let body = self.record_candidates(&[format!("({})", self.supplanted())], &self.same_row_then());
             triggers.push(self.trigger("supplant", &self.on_key_update("BEFORE"), &self.key_changed(), &body));
         }
         if !self.columns.is_empty() {
             let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
             triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE)));
         }
-        let uniques = self.clashing_row();
+        let uniques = self.clashing_rows();
         if !uniques.is_empty() {
             let body = self.record_candidates(&uniques, &self.same_row_before());
             triggers.push(self.trigger(
@@ -164,18 +166,15 @@ impl<'a> Capture<'a> {
         format!("{when} UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
     }
 
-    /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently.
-    fn record_candidates(&self, clashing: &str, itself: &str) -> String {
-        let lead = self.lead().map(|column| format!("{ROW}.{}", Ident(&column.name)));
-        format!(
-            "{} SELECT {NOW}, {}, {}, NULL, {} FROM {} AS {ROW} WHERE ({clashing}) AND NOT ({});",
-            self.append(self.lead_len()),
-            self.source,
-            op::CANDIDATE,
-            list(lead),
-            Ident(&self.table.name),
-            itself,
-        )
+    /// Notes the keys of other rows that share a unique value with the new one: a REPLACE would remove them silently. Each constraint
+    /// has a search of its own, as SQLite takes no index for conditions with a COLLATE in them that are joined by OR.
+    fn record_candidates(&self, clashing: &[String], itself: &str) -> String {
+        let lead = list(self.lead().map(|column| format!("{ROW}.{}", Ident(&column.name))));
+        let (source, candidate, table) = (self.source, op::CANDIDATE, Ident(&self.table.name));
+        let searches = clashing.iter().map(|clashes| {
+            format!("SELECT {NOW}, {source}, {candidate}, NULL, {lead} FROM {table} AS {ROW} WHERE {clashes} AND NOT ({itself})")
+        });
+        format!("{} {};", self.append(self.lead_len()), searches.collect::<Vec<_>>().join(" UNION ALL "))
     }
 
     /// The condition on rows that have the integer or the key that a row is about to get.
@@ -308,10 +307,10 @@ impl<'a> Capture<'a> {
         hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The condition on other rows that share a unique value with NEW; empty where only the key is unique.
-    fn clashing_row(&self) -> String {
+    /// The conditions on other rows that share a unique value with NEW; none where only the key is unique.
+    fn clashing_rows(&self) -> Vec<String> {
         let conditions = self.uniques().flat_map(|unique| [Some(self.clashes(unique)), self.clashes_by_next(unique)]);
-        conditions.flatten().collect::<Vec<_>>().join(" OR ")
+        conditions.flatten().collect()
     }
 
     fn clashes(&self, unique: &Unique) -> String {
@@ -322,7 +321,7 @@ impl<'a> Capture<'a> {
             }
             None => self.same_expression(part),
         });
-        format!("({})", terms.collect::<Vec<_>>().join(" AND "))
+        format!("({})", terms.chain(condition_of(unique)).collect::<Vec<_>>().join(" AND "))
     }
 
     /// The same for what is computed from an integer key that SQLite has not chosen yet, and calls -1: it will be the next one
@@ -341,6 +340,7 @@ impl<'a> Capture<'a> {
                 part.column.as_ref().map_or_else(|| format!("({})", part.sql), |name| format!("{ROW}.{}", Ident(name)));
             format!("{own} = (SELECT {} FROM {row}) COLLATE {}", part.sql, Ident(&part.collation))
         });
+        let terms = terms.chain(condition_of(unique));
         Some(format!("(NEW.{} = -1 AND {})", Ident(&key.name), terms.collect::<Vec<_>>().join(" AND ")))
     }
 
@@ -414,6 +414,27 @@ impl<'a> Capture<'a> {
             }
         }))
     }
+}
+
+/// The condition on the rows that are in an index, by which SQLite sees that the index serves. Its names are looked up in the
+/// innermost FROM clause, and so are the searched row's; one that names the table, too, would not be found there.
+fn condition_of(unique: &Unique) -> Option<String> {
+    let predicate = unique.predicate.as_ref().filter(|predicate| !is_qualified(predicate))?;
+    Some(format!("({predicate})"))
+}
+
+/// Whether a name in an expression has another one before it, and a dot.
+fn is_qualified(expression: &str) -> bool {
+    let mut tokens = Tokens::new(expression);
+    let mut is_after_name = false;
+    while let Some(token) = tokens.next() {
+        let read = &expression[..expression.len() - tokens.rest().len()];
+        if is_after_name && token == Token::Other && read.ends_with('.') {
+            return true;
+        }
+        is_after_name = token.name().is_some();
+    }
+    false
 }
 
 /// Whether an update changed a column: another value, or the same under another storage class ('bob' to 'Bob' in a NOCASE
@@ -497,6 +518,21 @@ mod tests {
     #[test]
     fn an_integer_key_that_is_the_rowid() {
         insta::assert_snapshot!(triggers("CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL)", KeyKind::Integer));
+    }
+
+    #[test]
+    fn a_condition_that_names_its_table_is_left_out() {
+        for sql in ["t.a IS NULL", "\"t\" /* */ . [a] > 1", "a > 1.5 AND main.t.b"] {
+            assert!(is_qualified(sql), "{sql}");
+        }
+        for sql in ["a > 1.5", "a = '.b'", "a > .5", ""] {
+            assert!(!is_qualified(sql), "{sql}");
+        }
+        let sql = "CREATE TABLE t (id TEXT PRIMARY KEY, a, b, c); CREATE UNIQUE INDEX i ON t (a) WHERE t.b IS NULL;
+                   CREATE UNIQUE INDEX j ON t (b) WHERE c IS NULL";
+        let triggers = triggers(sql, KeyKind::Text);
+        assert!(triggers.contains("COLLATE \"BINARY\" AND (c IS NULL))"), "{triggers}");
+        assert!(!triggers.contains("t.b IS NULL"), "{triggers}");
     }
 
     #[test]
