@@ -593,3 +593,29 @@ async fn no_write_scans_its_table_for_a_unique_value() {
         assert!(!plan.iter().any(|line| line.contains("SCAN zv_row")), "{sql}: {plan:#?}");
     }
 }
+
+/// Its key is another, so that it is the hidden integer alone that a REPLACE goes by.
+#[tokio::test]
+async fn a_row_that_is_replaced_over_its_hidden_rowid_is_recorded() {
+    for (key, hidden) in [("k TEXT PRIMARY KEY, v", "rowid"), ("k TEXT, v, rowid, PRIMARY KEY (k, v)", "oid")] {
+        let (a, b, remote) = pair_of(&format!("CREATE TABLE t ({key})")).await;
+        run(&a, "INSERT INTO t (k, v) VALUES ('old', '1'), ('x', '2'), ('y', '3')");
+        converge(&[&a, &b], &remote).await;
+        run(&a, &format!("INSERT OR REPLACE INTO t ({hidden}, k, v) VALUES (1, 'new', '4')"));
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'new'", "'x'", "'y'"]);
+        run(&a, &format!("UPDATE OR REPLACE t SET {hidden} = 1 WHERE k = 'x'"));
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'x'", "'y'"]);
+        run(
+            &a,
+            &format!("UPDATE OR REPLACE t SET _rowid_ = 3, v = '9', k = 'y' WHERE k = 'x'; UPDATE t SET _rowid_ = 3"),
+        );
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT k, v FROM t").await, ["'y'|'9'"]);
+        run(
+            &a,
+            &format!(
+                "INSERT OR REPLACE INTO t ({hidden}, k, v) SELECT _rowid_, k || k, v FROM t; INSERT INTO t (k, v) VALUES ('z', '0')"
+            ),
+        );
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'yy'", "'z'"]);
+    }
+}

@@ -31,6 +31,9 @@ const NOW: &str = "CAST((julianday('now') - 2440587.5) * 86400000.0 + 0.5 AS INT
 /// The alias of the table inside a trigger, so that a table named `old` or `new` cannot be taken for the row.
 const ROW: &str = "zv_row";
 
+/// The names of the rowid, where no column has them.
+const ROWIDS: [&str; 3] = ["rowid", "oid", "_rowid_"];
+
 /// A trigger of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trigger {
@@ -74,6 +77,7 @@ impl<'a> Capture<'a> {
             let when = format!("NOT ({}) AND ({})", self.key_changed(), self.any_changed());
             triggers.push(self.trigger("update", "AFTER UPDATE", &when, &self.record_row(op::UPDATE)));
         }
+        triggers.extend(self.watch_hidden_rowid());
         let uniques = self.clashing_rows();
         if !uniques.is_empty() {
             let body = self.record_candidates(&uniques, &self.same_row_before());
@@ -92,6 +96,20 @@ impl<'a> Capture<'a> {
             }
         }
         triggers
+    }
+
+    /// A REPLACE removes whoever has the rowid that a row is given, also where it is no key of the table. An insert that names none
+    /// has -1 here, as SQLite has not chosen it yet: it takes nobody's, and pays no look-up.
+    fn watch_hidden_rowid(&self) -> Vec<Trigger> {
+        let Some(rowid) = self.table.rowid.filter(|_| !self.table.key_is_rowid) else { return Vec::new() };
+        let has_it = [format!("{ROW}.{rowid} = NEW.{rowid}")];
+        let body = |itself: String| self.record_candidates(&has_it, &itself);
+        let inserted = body(self.same_key("NEW"));
+        let moved = (format!("BEFORE UPDATE OF {}", list(ROWIDS)), format!("OLD.{rowid} <> NEW.{rowid}"));
+        vec![
+            self.trigger("overlay", "BEFORE INSERT", &format!("NEW.{rowid} <> -1"), &inserted),
+            self.trigger("oust", &moved.0, &moved.1, &body(self.same_row_then())),
+        ]
     }
 
     fn trigger(&self, event: &str, on: &str, when: &str, body: &str) -> Trigger {
@@ -161,7 +179,7 @@ impl<'a> Capture<'a> {
     /// more names; SQLite takes names in UPDATE OF that no column has.
     fn on_key_update(&self, when: &str) -> String {
         let by_rowid = self.lead().any(|column| self.is_rowid(column));
-        let aliases = if by_rowid { &["rowid", "oid", "_rowid_"][..] } else { &[] };
+        let aliases = if by_rowid { &ROWIDS[..] } else { &[] };
         let lead = self.lead().map(|column| Ident(&column.name));
         format!("{when} UPDATE OF {}", list(lead.chain(aliases.iter().map(|alias| Ident(alias)))))
     }
