@@ -429,3 +429,30 @@ async fn a_generated_column_that_is_called_rowid_hides_no_write() {
     let sql = "SELECT v, rowid FROM t UNION ALL SELECT v, _rowid_ FROM s";
     assert_eq!(alike(&a, &b, &remote, sql).await, ["NULL|NULL", "11|12", "2|3"]);
 }
+
+/// Every comparison of such a column, but the key's own index, takes two rows for one.
+#[tokio::test]
+async fn a_key_whose_column_has_another_collation_is_refused() {
+    for (schema, key) in [
+        ("CREATE TABLE t (e TEXT NOT NULL COLLATE NOCASE, v TEXT, PRIMARY KEY (e COLLATE BINARY))", None),
+        (
+            "CREATE TABLE t (e TEXT NOT NULL COLLATE \"nocase\", v TEXT); CREATE UNIQUE INDEX i ON t (e COLLATE BINARY)",
+            Some("e"),
+        ),
+        ("CREATE TABLE t (a, e COLLATE RTRIM, PRIMARY KEY (a, e COLLATE BINARY)) WITHOUT ROWID", None),
+    ] {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, schema);
+        let mut options = TrackOptions::default();
+        options.key = key.into_iter().map(str::to_owned).collect();
+        let error = replica.track(&["t"], &options).await.unwrap_err().to_string();
+        assert!(error.to_lowercase().contains("has a key with the collation"), "{error}");
+    }
+    // Numbers have none, and a CHECK is no column.
+    let replica = Replica::in_memory().unwrap();
+    run(
+        &replica,
+        "CREATE TABLE n (id INTEGER COLLATE NOCASE PRIMARY KEY, v); CREATE TABLE c (e TEXT CHECK (e <> 'x' COLLATE NOCASE) PRIMARY KEY, v COLLATE NOCASE)",
+    );
+    replica.track_all(&TrackOptions::default()).await.unwrap();
+}

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::references::Catalog;
-use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_table, same_name};
+use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_collation, read_table, same_name};
 use crate::error::{Error, Result};
 use crate::model::{DELETED_FIELD, KeyKind, ROWID_FIELD, is_reserved_table};
 
@@ -64,6 +64,7 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
     if identity.local.as_deref() == Some("") {
         return Err(refusal(name, "has an integer key without a name; rename the column"));
     }
+    check_collations(conn, &table, &identity)?;
     check_statements(conn, &table)?;
     Ok((table, identity))
 }
@@ -134,6 +135,21 @@ fn identity_by(table: &Table, wanted: &[String]) -> Result<Identity> {
     }
     let local = table.key_is_rowid.then(|| table.columns[table.key[0]].name.clone());
     Ok(Identity { kind: kind_of(name, &key)?, local, key: names })
+}
+
+/// An index may compare a key by its bytes where its column does not: then every look-up of a row finds others, too.
+fn check_collations(conn: &Connection, table: &Table, identity: &Identity) -> Result<()> {
+    for name in identity.key.iter().filter(|_| !is_rowid(table, identity)) {
+        if let Some(collation) = read_collation(conn, &table.name, name)?.filter(|c| !same_name(c, "BINARY")) {
+            return Err(refused_collation(&table.name, &collation.to_ascii_uppercase()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether rows are known by the rowid itself, an integer whatever its column says.
+fn is_rowid(table: &Table, identity: &Identity) -> bool {
+    table.key_is_rowid && identity.local.is_none()
 }
 
 fn refused_collation(table: &str, collation: &str) -> Error {

@@ -37,6 +37,8 @@ pub(crate) struct ColumnSql {
     pub(crate) names: Vec<String>,
     /// What it is computed by, if it is (<https://sqlite.org/gencol.html>).
     pub(crate) expression: Option<String>,
+    /// The collation that its values are compared by, where it says one.
+    pub(crate) collation: Option<String>,
 }
 
 impl ColumnSql {
@@ -55,8 +57,13 @@ impl ColumnSql {
             let (from, to) = (tokens[by + 1].2, tokens[closing(tokens, by + 1)?].1);
             Some(create[from..to].trim().to_owned())
         });
+        let collate = (1..tokens.len()).rfind(|at| is_word(&tokens[*at].0, "collate") && depth(&tokens[..*at]) == 0);
+        let collation = collate.and_then(|at| tokens.get(at + 1)).map(|(token, from, to)| {
+            // A name may be in a string's quotes, too.
+            token.name().unwrap_or_else(|| create[*from..*to].trim().trim_matches('\'').to_owned())
+        });
         let names = tokens.iter().filter_map(|(token, _, _)| token.name()).collect();
-        Some(Self { names, expression })
+        Some(Self { names, expression, collation })
     }
 }
 
@@ -147,9 +154,19 @@ mod tests {
         let g = ColumnSql::read(sql, "g").unwrap();
         assert_eq!(g.names, ["g", "integer", "as", "coalesce", "a", "d e", "stored"]);
         assert_eq!(g.expression.as_deref(), Some("coalesce(a, 'b, c', [d e])"));
-        assert_eq!(ColumnSql::read(sql, "h").unwrap(), ColumnSql { names: vec!["h".into()], expression: None });
+        assert_eq!(ColumnSql::read(sql, "h").unwrap(), ColumnSql { names: vec!["h".into()], ..ColumnSql::default() });
         assert_eq!(ColumnSql::read(sql, "a").unwrap().expression, None);
         assert_eq!(ColumnSql::read(sql, "b"), None);
+    }
+
+    #[test]
+    fn a_column_says_its_collation() {
+        let sql = "CREATE TABLE t (a TEXT COLLATE NOCASE PRIMARY KEY, b CHECK (b <> 'x' COLLATE RTRIM), c collate 'My one' NOT NULL,
+                   d AS (a COLLATE RTRIM), e COLLATE RTRIM COLLATE \"binary\", PRIMARY KEY (b COLLATE NOCASE))";
+        let collation = |column| ColumnSql::read(sql, column).unwrap().collation;
+        let said = ["a", "b", "c", "d", "e"].map(collation);
+        let said = said.each_ref().map(Option::as_deref);
+        assert_eq!(said, [Some("nocase"), None, Some("My one"), None, Some("binary")]);
     }
 
     #[test]

@@ -225,9 +225,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         "view" => TableKind::View,
         _ => TableKind::Virtual,
     };
-    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1";
-    let create: Option<Option<String>> = conn.prepare_cached(sql)?.query_row([&name], |row| row.get(0)).optional()?;
-    let create = create.flatten().unwrap_or_default();
+    let create = read_create(conn, &name)?;
     let mut table = Table {
         kind,
         columns: Vec::new(),
@@ -265,6 +263,18 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
     Ok(Some(table))
 }
 
+/// The statement that made a table; empty where none is kept.
+fn read_create(conn: &Connection, table: &str) -> Result<String> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'table' AND name = ?1 COLLATE NOCASE";
+    let create: Option<Option<String>> = conn.prepare_cached(sql)?.query_row([table], |row| row.get(0)).optional()?;
+    Ok(create.flatten().unwrap_or_default())
+}
+
+/// The collation that a column's definition says its values are compared by.
+pub(crate) fn read_collation(conn: &Connection, table: &str, column: &str) -> Result<Option<String>> {
+    Ok(ColumnSql::read(&read_create(conn, table)?, column).and_then(|sql| sql.collation))
+}
+
 fn is(token: &Token<'_>, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
 }
@@ -284,7 +294,7 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str
             let name: String = row.get(0)?;
             // A definition that begins with a string is not found by its name: any column may be in it.
             let all = || Tokens::new(create).filter_map(|token| token.name()).collect();
-            let unknown = || ColumnSql { names: all(), expression: None };
+            let unknown = || ColumnSql { names: all(), ..ColumnSql::default() };
             let sql = ColumnSql::read(create, &name).unwrap_or_else(unknown);
             table.generated.push(Generated { name, sql });
             continue;
