@@ -619,3 +619,40 @@ async fn a_row_that_is_replaced_over_its_hidden_rowid_is_recorded() {
         assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'yy'", "'z'"]);
     }
 }
+
+/// A trigger that fills in a key runs after the row is in without one.
+#[tokio::test]
+async fn a_key_that_a_trigger_fills_in_is_waited_for() {
+    let fill = "CREATE TRIGGER fill AFTER INSERT ON t WHEN NEW.id IS NULL BEGIN UPDATE t SET id = lower(hex(randomblob(16))) WHERE rowid = NEW.rowid; END;";
+    for (before, after) in [(fill, ""), ("", fill)] {
+        let (a, b, remote) = pair_of(&format!("CREATE TABLE t (id TEXT PRIMARY KEY, v UNIQUE); {before}")).await;
+        run(&a, after);
+        for v in 0..3 {
+            run(&a, &format!("INSERT INTO t (v) VALUES ({v}); INSERT OR IGNORE INTO t (v) VALUES ({v})"));
+            let shown = alike(&[&a, &b], &remote, "SELECT v, length(id) FROM t ORDER BY v").await;
+            assert_eq!(shown.last().unwrap(), &format!("{v}|32"));
+            assert_eq!(shown.len(), v + 1);
+        }
+        // Whatever else is no key is refused as ever, and so is a row that nobody gives one.
+        let error = a.connection().execute_batch("INSERT INTO t VALUES (x'00', 7)").unwrap_err().to_string();
+        assert!(error.contains("the key column id of t must be text"), "{error}");
+        run(&a, "DROP TRIGGER fill");
+        sync(&a, &remote).await;
+        let error = a.connection().execute_batch("INSERT INTO t (v) VALUES (8)").unwrap_err().to_string();
+        assert!(error.contains("the key column id of t must be text"), "{error}");
+    }
+}
+
+/// Its trigger did not see to it after all: the row is in the table and in no log, and is told of.
+#[tokio::test]
+async fn a_row_whose_key_no_trigger_filled_in_is_told_of() {
+    let (a, b, remote) =
+        pair_of("CREATE TABLE t (id TEXT PRIMARY KEY, v); CREATE TRIGGER fill AFTER INSERT ON t WHEN NEW.v <> 'kept' BEGIN UPDATE t SET id = 'filled' WHERE rowid = NEW.rowid; END")
+            .await;
+    run(&a, "INSERT INTO t (v) VALUES ('kept')");
+    sync(&a, &remote).await;
+    let problems = a.verify().await.unwrap().problems;
+    assert!(problems.iter().any(|problem| problem.contains("key no change can name")), "{problems:?}");
+    run(&a, "UPDATE t SET id = 'late'; INSERT INTO t (v) VALUES ('new')");
+    assert_eq!(alike(&[&a, &b], &remote, "SELECT * FROM t ORDER BY v").await, ["'late'|'kept'", "'filled'|'new'"]);
+}

@@ -64,7 +64,7 @@ impl<'a> Capture<'a> {
     /// Every trigger of the table.
     pub(crate) fn triggers(&self) -> Vec<Trigger> {
         let mut triggers = vec![
-            self.trigger("insert", "AFTER INSERT", "", &self.record_row(op::INSERT)),
+            self.trigger("insert", "AFTER INSERT", &self.key_is_there(), &self.record_row(op::INSERT)),
             self.trigger("delete", "AFTER DELETE", "", &self.record_delete(op::DELETE)),
             self.trigger("rekey", &self.on_key_update("AFTER"), &self.key_changed(), &self.record_rekey()),
         ];
@@ -138,7 +138,10 @@ impl<'a> Capture<'a> {
         });
         let values = self.columns.iter().map(|column| {
             let value = format!("{ROW}.{}", Ident(&column.name));
-            if update { format!("CASE WHEN {} THEN {value} END", changed(column)) } else { value }
+            match update {
+                true => format!("CASE WHEN {} THEN {value} END", changed(column)),
+                false => value,
+            }
         });
         let moved = self.local.filter(|_| operation == op::MOVE).map(|local| format!("OLD.{}", Ident(&local.name)));
         let has_mask = operation != op::INSERT && !self.columns.is_empty();
@@ -173,6 +176,13 @@ impl<'a> Capture<'a> {
             Some(_) => format!("{} {}", self.record_delete(op::REKEY), self.record_row(op::INSERT)),
             None => format!("{} {}", self.record_delete(op::DELETE), self.record_row(op::INSERT)),
         }
+    }
+
+    /// Where a trigger of the user's fills a key in once the row is there, a row that has none yet is recorded when it gets one.
+    fn key_is_there(&self) -> String {
+        let is_filled_in = |name: &String| self.table.triggers.filled_in.contains(&name.to_ascii_lowercase());
+        let names = self.key.iter().map(|column| &column.name).filter(|name| is_filled_in(name));
+        names.map(|name| format!("NEW.{} IS NOT NULL", Ident(name))).collect::<Vec<_>>().join(" AND ")
     }
 
     /// Fires where a statement names a key column, so that other updates pay nothing. A key that is the rowid has three

@@ -67,6 +67,65 @@ impl ColumnSql {
     }
 }
 
+/// When a trigger fires: before or after, and on what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    BeforeUpdate,
+    AfterInsert,
+    Other,
+}
+
+/// The text of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TriggerSql {
+    pub(crate) event: Event,
+    /// Whether it may write anything.
+    pub(crate) writes: bool,
+    /// The columns of whichever tables that its updates set, in lower case.
+    pub(crate) sets: Vec<String>,
+}
+
+impl TriggerSql {
+    /// Reads the statement as `sqlite_schema.sql` holds it (<https://sqlite.org/lang_createtrigger.html>); `None` if it is none.
+    pub(crate) fn read(sql: &str) -> Option<Self> {
+        let tokens = spans(sql);
+        let is = |at: usize, word: &str| tokens.get(at).is_some_and(|(token, _, _)| is_word(token, word));
+        let name = tokens.iter().position(|(token, _, _)| is_word(token, "trigger"))? + 1;
+        // A name may have the schema's before it, and a dot.
+        let is_qualified = tokens.get(name + 1).is_some_and(|(token, _, _)| *token == Token::Other);
+        let at = name + if is_qualified { 3 } else { 1 };
+        let event = match (is(at, "after"), is(at, "before")) {
+            (true, _) if is(at + 1, "insert") => Event::AfterInsert,
+            (_, true) if is(at + 1, "update") => Event::BeforeUpdate,
+            // One that does not say when fires before.
+            _ if is(at, "update") => Event::BeforeUpdate,
+            _ => Event::Other,
+        };
+        let body = (at..tokens.len()).find(|at| is(*at, "begin"))? + 1;
+        let writes = ["insert", "replace", "update", "delete"];
+        let writes = (body..tokens.len()).any(|at| writes.iter().any(|word| is(at, word)));
+        let sets = (body..tokens.len()).filter(|at| is(*at, "set")).flat_map(|at| assigned(sql, &tokens[at + 1..]));
+        Some(Self { event, writes, sets: sets.collect() })
+    }
+}
+
+/// The names that a SET clause, and what comes after it, gives values to.
+fn assigned(sql: &str, tokens: &[Span<'_>]) -> Vec<String> {
+    let (mut depth, mut is_target, mut names) = (0, true, Vec::new());
+    for span in tokens {
+        match &span.0 {
+            Token::Open => depth += 1,
+            Token::Close => depth -= 1,
+            Token::Semicolon => break,
+            token if depth == 0 && ["from", "where", "returning"].iter().any(|word| is_word(token, word)) => break,
+            Token::Other if depth == 0 && sql[span.1..span.2].ends_with('=') => is_target = false,
+            Token::Other if depth == 0 && is_comma(span, sql) => is_target = true,
+            token => names.extend(token.name().filter(|_| is_target)),
+        }
+    }
+    names
+}
+
 /// What commas outside all brackets separate.
 fn elements<'t, 's>(tokens: &'t [Span<'s>]) -> impl Iterator<Item = &'t [Span<'s>]> {
     let mut depth = 0;
@@ -167,6 +226,29 @@ mod tests {
         let said = ["a", "b", "c", "d", "e"].map(collation);
         let said = said.each_ref().map(Option::as_deref);
         assert_eq!(said, [Some("nocase"), None, Some("My one"), None, Some("binary")]);
+    }
+
+    #[test]
+    fn a_trigger_is_what_its_statement_says() {
+        let read = |sql: &str| TriggerSql::read(sql).map(|read| (read.event, read.writes, read.sets.join(" ")));
+        let body =
+            "BEGIN UPDATE OR FAIL t SET a = b + (SELECT c = d), \"E e\" = x == y WHERE f = 1; SELECT replace(1, 2, 3);
+                    INSERT INTO u VALUES (1) ON CONFLICT DO UPDATE SET (g, h) = (i, j); END";
+        let sets = "a e e g h".to_owned();
+        for (sql, event) in [
+            ("CREATE TRIGGER g BEFORE UPDATE ON t", Event::BeforeUpdate),
+            ("CREATE TRIGGER \"main\".g update OF a, b ON t WHEN OLD.a", Event::BeforeUpdate),
+            ("CREATE TRIGGER before AFTER /* INSERT */ INSERT ON t FOR EACH ROW", Event::AfterInsert),
+            ("CREATE TRIGGER update_it AFTER UPDATE ON t", Event::Other),
+            ("CREATE TRIGGER g INSTEAD OF INSERT ON v", Event::Other),
+            ("CREATE TRIGGER g INSERT ON t", Event::Other),
+        ] {
+            assert_eq!(read(&format!("{sql} {body}")), Some((event, true, sets.clone())), "{sql}");
+        }
+        let refuses =
+            "CREATE TRIGGER g BEFORE UPDATE ON t BEGIN SELECT RAISE(ABORT, 'set no update') WHERE NEW.a = 1; END";
+        assert_eq!(read(refuses), Some((Event::BeforeUpdate, false, String::new())));
+        assert_eq!(read("CREATE TABLE t (a)"), None);
     }
 
     #[test]

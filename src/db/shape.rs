@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{ColumnSql, Ident, IndexSql, Token, Tokens};
+use super::{ColumnSql, Event, Ident, IndexSql, Token, Tokens, TriggerSql};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -147,6 +147,17 @@ pub(crate) struct Table {
     pub(crate) foreign_keys: Vec<ForeignKey>,
     /// Whether a constraint says itself what becomes of a row that breaks it (<https://sqlite.org/lang_conflict.html>).
     pub(crate) has_conflict_clause: bool,
+    /// What the user's triggers do to a row while it is written.
+    pub(crate) triggers: Triggers,
+}
+
+/// The columns, in lower case, that the user's triggers write in the row whose writing fires them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Triggers {
+    /// By an update of their own once a row is inserted.
+    pub(crate) filled_in: HashSet<String>,
+    /// Before an update does, which may then put back what they wrote.
+    pub(crate) written_first: HashSet<String>,
 }
 
 /// Whether two names are one to SQLite: ASCII case does not count.
@@ -238,6 +249,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
         uniques: Vec::new(),
         foreign_keys: read_foreign_keys(conn, &name)?,
         has_conflict_clause: has_conflict_clause(&create),
+        triggers: read_triggers(conn, &name)?,
         name,
     };
     read_columns(conn, &mut table, strict, &create)?;
@@ -349,6 +361,35 @@ fn read_unique(conn: &Connection, index: String, is_primary_key: bool, sql: Opti
         parts.push(Part { column, sql, collation: row.get(1)? });
     }
     Ok(Unique { index, parts, is_primary_key, predicate: text.predicate, names })
+}
+
+fn read_triggers(conn: &Connection, table: &str) -> Result<Triggers> {
+    let (mut found, mut writes_first) = (Triggers::default(), false);
+    for trigger in triggers_on(conn, Some(table))? {
+        match trigger.event {
+            Event::AfterInsert => found.filled_in.extend(trigger.sets),
+            Event::BeforeUpdate => writes_first |= trigger.writes,
+            Event::Other => {}
+        }
+    }
+    if writes_first {
+        // What it writes elsewhere may have triggers that write here.
+        found.written_first.extend(triggers_on(conn, None)?.into_iter().flat_map(|trigger| trigger.sets));
+    }
+    Ok(found)
+}
+
+/// The user's triggers, of one table or of all.
+fn triggers_on(conn: &Connection, table: Option<&str>) -> Result<Vec<TriggerSql>> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE type = 'trigger' AND tbl_name = coalesce(?1, tbl_name) COLLATE NOCASE \
+               AND name NOT GLOB 'ZV_*'";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([table])?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.extend(row.get::<_, Option<String>>(0)?.as_deref().and_then(TriggerSql::read));
+    }
+    Ok(found)
 }
 
 fn read_foreign_keys(conn: &Connection, table: &str) -> Result<Vec<ForeignKey>> {
