@@ -656,3 +656,30 @@ async fn a_row_whose_key_no_trigger_filled_in_is_told_of() {
     run(&a, "UPDATE t SET id = 'late'; INSERT INTO t (v) VALUES ('new')");
     assert_eq!(alike(&[&a, &b], &remote, "SELECT * FROM t ORDER BY v").await, ["'late'|'kept'", "'filled'|'new'"]);
 }
+
+/// What the trigger wrote is overwritten by the statement that fired it, with what was there before both.
+#[tokio::test]
+async fn a_trigger_that_writes_the_row_before_an_update_does_hides_nothing_of_that() {
+    for body in [
+        "UPDATE t SET stamp = 'touched' WHERE id = OLD.id",
+        "INSERT INTO other (note) VALUES ('x'); UPDATE OR FAIL t SET \"STAMP\" = 'touched' WHERE id = OLD.id",
+        "REPLACE INTO other (id, note) VALUES (1, NEW.name)",
+    ] {
+        let (a, b, remote) = pair_of(&format!(
+            "CREATE TABLE t (id INTEGER PRIMARY KEY, name, stamp, note); CREATE TABLE other (id INTEGER PRIMARY KEY, note);
+             CREATE TRIGGER touch BEFORE UPDATE ON t BEGIN {body}; END;
+             CREATE TRIGGER back AFTER INSERT ON other WHEN NEW.id = 1 AND NEW.note = 'm' BEGIN UPDATE t SET stamp = 'indirect'; END"
+        ))
+        .await;
+        run(&a, "INSERT INTO t VALUES (1, 'n', 's', NULL)");
+        converge(&[&a, &b], &remote).await;
+        run(&a, "UPDATE t SET name = 'm', stamp = 's'");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT name, stamp FROM t").await, ["'m'|'s'"], "{body}");
+        run(&a, "UPDATE t SET stamp = 's'");
+        alike(&[&a, &b], &remote, "SELECT name, stamp FROM t").await;
+        // Columns that the trigger has nothing to do with merge one by one.
+        run(&b, "UPDATE t SET note = 'theirs'");
+        run(&a, "UPDATE t SET name = 'ours'");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT name, note FROM t").await, ["'ours'|'theirs'"], "{body}");
+    }
+}

@@ -138,7 +138,7 @@ impl<'a> Capture<'a> {
         });
         let values = self.columns.iter().map(|column| {
             let value = format!("{ROW}.{}", Ident(&column.name));
-            match update {
+            match update && !self.is_written_first(column) {
                 true => format!("CASE WHEN {} THEN {value} END", changed(column)),
                 false => value,
             }
@@ -267,13 +267,25 @@ impl<'a> Capture<'a> {
     }
 
     fn any_changed(&self) -> String {
-        any(self.columns.iter().map(|column| changed(column)))
+        any(self.columns.iter().map(|column| self.may_have_changed(column)))
+    }
+
+    /// Whether an update changed a column, or put back what a trigger had written there before it: OLD is from before both.
+    fn may_have_changed(&self, column: &Column) -> String {
+        if self.is_written_first(column) { "1".into() } else { changed(column) }
+    }
+
+    fn is_written_first(&self, column: &Column) -> bool {
+        self.table.triggers.written_first.contains(&column.name.to_ascii_lowercase())
     }
 
     /// Which columns changed, as an integer of one bit a column; wider tables have several, joined by commas.
     fn mask(&self) -> String {
         let groups = self.columns.chunks(MASK_BITS).map(|columns| {
-            let bits = columns.iter().enumerate().map(|(bit, column)| format!("(({}) << {bit})", changed(column)));
+            let bits = columns
+                .iter()
+                .enumerate()
+                .map(|(bit, column)| format!("(({}) << {bit})", self.may_have_changed(column)));
             format!("({})", bits.collect::<Vec<_>>().join(" | "))
         });
         groups.collect::<Vec<_>>().join(" || ',' || ")
