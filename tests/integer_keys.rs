@@ -1028,3 +1028,68 @@ async fn a_row_that_an_upsert_left_alone_keeps_its_id_under_another_integer() {
     assert_eq!(shown, ["'x'|'new'", "'y'|'other'"]);
     assert!(kept().await.iter().any(|entry| entry.row == "1" && entry.deletes));
 }
+
+const PROFILES: &str = "CREATE TABLE user (id INTEGER PRIMARY KEY, name TEXT);
+    CREATE TABLE profile (user_id INTEGER PRIMARY KEY REFERENCES user, bio TEXT)";
+
+/// Its rows would be known by ids of their own, and come to other rows of the parent once that is tracked.
+#[tokio::test]
+async fn a_table_whose_integer_key_is_another_tables_is_not_tracked_before_it() {
+    let replica = Replica::in_memory().unwrap();
+    run(&replica, PROFILES);
+    let usual = TrackOptions::default();
+    let mut but_user = TrackOptions::default();
+    but_user.except = vec!["user".into()];
+    for tracked in [replica.track(&["profile"], &usual).await, replica.track_all(&but_user).await] {
+        let error = tracked.unwrap_err().to_string();
+        assert!(error.contains("profile has a key that refers to user") && error.contains("track user"), "{error}");
+    }
+    // The integers of a parent that is never tracked can be the same everywhere.
+    replica.track(&["profile"], &keyed()).await.unwrap();
+    for names in [&["profile", "user"][..], &["user", "profile"]] {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, PROFILES);
+        replica.track(names, &usual).await.unwrap();
+    }
+    // Where the parent refers back, it comes first all the same.
+    let replica = Replica::in_memory().unwrap();
+    run(
+        &replica,
+        "CREATE TABLE a (id INTEGER PRIMARY KEY REFERENCES b, v); CREATE TABLE b (id INTEGER PRIMARY KEY, best INTEGER REFERENCES a)",
+    );
+    replica.track_all(&usual).await.unwrap();
+    run(&replica, "INSERT INTO b VALUES (7, NULL); INSERT INTO a VALUES (7, 'x')");
+    assert_eq!(
+        replica.log(Some("a"), None, 9).await.unwrap()[0].row,
+        replica.log(Some("b"), None, 9).await.unwrap()[0].row
+    );
+}
+
+/// The integers of a parent that are the same everywhere identify the rows of such a table, too.
+#[tokio::test]
+async fn a_key_that_refers_to_integers_that_are_the_same_everywhere_is_one_of_them() {
+    let make = async || {
+        let replica = Replica::in_memory().unwrap();
+        run(&replica, PROFILES);
+        replica.track(&["user"], &keyed()).await.unwrap();
+        replica.track(&["profile"], &TrackOptions::default()).await.unwrap();
+        replica
+    };
+    let (a, b, remote) = (make().await, make().await, fresh_remote());
+    run(&a, "INSERT INTO user VALUES (1, 'ann'); INSERT INTO profile VALUES (1, 'of ann')");
+    run(&b, "INSERT INTO user VALUES (2, 'bob'), (1, 'ann'); INSERT INTO profile VALUES (1, 'of ann'), (2, 'of bob')");
+    let shown = alike(&[&a, &b], &remote, "SELECT name, bio FROM user JOIN profile ON user_id = id ORDER BY 1").await;
+    assert_eq!(shown, ["'ann'|'of ann'", "'bob'|'of bob'"]);
+}
+
+/// Such rows have ids of their own: a parent that is tracked afterwards would be given other rows' children.
+#[tokio::test]
+async fn a_table_is_not_tracked_after_one_whose_key_refers_to_it() {
+    let replica = Replica::in_memory().unwrap();
+    let (user, profile) = PROFILES.split_once(';').unwrap();
+    run(&replica, profile);
+    replica.track(&["profile"], &TrackOptions::default()).await.unwrap();
+    run(&replica, user);
+    let error = replica.track(&["user"], &TrackOptions::default()).await.unwrap_err().to_string();
+    assert!(error.contains("user") && error.contains("the key of profile refers to it"), "{error}");
+}

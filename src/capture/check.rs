@@ -56,7 +56,7 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
     check_columns(&table)?;
     let identity = match wanted {
         Wanted::Columns(columns) => identity_by(&table, columns)?,
-        Wanted::Usual if table.key_is_rowid && !refers_to_local_key(conn, &table)? => generated(&table),
+        Wanted::Usual if table.key_is_rowid && !refers_to_key(conn, &table)? => generated(&table),
         Wanted::Generated if table.key_is_rowid => generated(&table),
         Wanted::Usual | Wanted::PrimaryKey | Wanted::Generated => identity_by_primary_key(&table)?,
     };
@@ -70,10 +70,61 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
 }
 
 /// Whether the integer primary key is another row's, as in a table with one row for each row of its parent: then it is
-/// that row's identity.
-fn refers_to_local_key(conn: &Connection, table: &Table) -> Result<bool> {
+/// that row's identity. While the parent is not tracked, nobody knows which of its rows the integer will mean elsewhere.
+fn refers_to_key(conn: &Connection, table: &Table) -> Result<bool> {
     let key = &table.columns[table.key[0]].name;
-    Ok(!table.foreign_keys.is_empty() && Catalog::load(conn)?.target(table, key).is_some())
+    if table.foreign_keys.is_empty() {
+        return Ok(false);
+    }
+    let catalog = Catalog::load(conn)?;
+    if catalog.target(table, key).is_some() {
+        return Ok(true);
+    }
+    for (parent, column) in table.referred_by(key) {
+        let Some(parent) = read_table(conn, parent)?.filter(|parent| !same_name(&parent.name, &table.name)) else {
+            continue;
+        };
+        if catalog.has(&parent.name) {
+            return Ok(true);
+        }
+        if is_integer_key(&parent, column) {
+            let (child, parent) = (&table.name, &parent.name);
+            let what = format!(
+                "has a key that refers to {parent}, which is not tracked; track {parent} first, or both together"
+            );
+            return Err(refusal(
+                child,
+                format_args!("{what}, or {child} with `--identity key` if a number is the same row everywhere"),
+            ));
+        }
+    }
+    Ok(false)
+}
+
+/// Whether a column that is referred to, the key where none is named, is a table's integer key.
+fn is_integer_key(table: &Table, column: Option<&str>) -> bool {
+    table.key_is_rowid && column.is_none_or(|column| same_name(column, &table.columns[table.key[0]].name))
+}
+
+/// Refuses a table that is to be tracked after one whose integer key refers to it: the rows of that one have ids of their own, and
+/// whatever integers they get elsewhere, so that they would come to other rows of this table there.
+pub(super) fn check_comes_first(conn: &Connection, table: &Table) -> Result<()> {
+    let catalog = Catalog::load(conn)?;
+    for (child, shape) in catalog.tables().filter(|(child, _)| child.source.is_generated()) {
+        let local = child.source.local.as_deref().unwrap_or_default();
+        let mut referred = shape.referred_by(local);
+        if referred.any(|(parent, column)| same_name(parent, &table.name) && is_integer_key(table, column)) {
+            let child = &shape.name;
+            let what = format!("cannot be tracked: the key of {child} refers to it, and {child} was tracked before it");
+            return Err(refusal(
+                &table.name,
+                format_args!(
+                    "{what}, with ids of its own; copy {child} into a new table, and track that after this one"
+                ),
+            ));
+        }
+    }
+    Ok(())
 }
 
 fn generated(table: &Table) -> Identity {

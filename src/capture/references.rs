@@ -30,6 +30,11 @@ impl Catalog {
         self.tables.iter()
     }
 
+    /// Whether a table is tracked.
+    pub(super) fn has(&self, table: &str) -> bool {
+        self.tables.iter().any(|(_, shape)| same_name(&shape.name, table))
+    }
+
     /// The table whose local integer key a column holds: by a foreign key of its own, or by one to a column that holds such
     /// a key itself.
     pub(crate) fn target(&self, table: &Table, column: &str) -> Option<u32> {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use rusqlite::Connection;
 
-use super::check::{Identity, Wanted, check_trackable};
+use super::check::{Identity, Wanted, check_comes_first, check_trackable};
 use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
 use crate::changelog::{Log, References, Tracked, list_tracked, save_tracked, touch, touch_all, touch_held};
@@ -124,7 +124,14 @@ fn identify(
     options: &TrackOptions,
     before: Option<&Tracked>,
 ) -> Result<(Table, Identity)> {
-    let Some(before) = before else { return check_trackable(conn, name, &options.wanted) };
+    let Some(before) = before else {
+        let (table, identity) = check_trackable(conn, name, &options.wanted)?;
+        // What a remote says is so already.
+        if options.entity_type.is_none() {
+            check_comes_first(conn, &table)?;
+        }
+        return Ok((table, identity));
+    };
     let (table, identity) = check_trackable(conn, name, &wanted_as(before))?;
     check_same_identity(&table, &identity, before)?;
     if options.wanted != Wanted::Usual {
@@ -161,25 +168,45 @@ pub(super) fn another_key(table: &str) -> Error {
     Error::schema(format!("{table} has another primary key than when it was tracked; give it back its key"))
 }
 
-/// The tables of a call, each once, parents before the children that refer to them; circles keep the order of the call.
+/// The tables of a call, each once, parents before the children that refer to them. In circles only an
+/// integer key that is a parent's waits for that, and otherwise the order of the call stays.
 pub(crate) fn parents_first(conn: &Connection, names: Vec<String>) -> Result<Vec<String>> {
-    let mut waiting: Vec<(String, Vec<String>)> = Vec::new();
+    let mut waiting: Vec<Waiting> = Vec::new();
     for name in names {
-        if !waiting.iter().any(|(known, _)| same_name(known, &name)) {
-            let table = read_table(conn, &name)?;
-            let keys = table.map(|table| table.foreign_keys).unwrap_or_default();
-            let parents = keys.into_iter().map(|key| key.parent).filter(|parent| !same_name(parent, &name)).collect();
-            waiting.push((name, parents));
+        if !waiting.iter().any(|known| same_name(&known.name, &name)) {
+            waiting.push(Waiting::new(conn, name)?);
         }
     }
     let mut ordered = Vec::with_capacity(waiting.len());
     while !waiting.is_empty() {
-        let free = waiting.iter().position(|(_, parents)| {
-            !parents.iter().any(|parent| waiting.iter().any(|(name, _)| same_name(name, parent)))
-        });
-        ordered.push(waiting.remove(free.unwrap_or(0)).0);
+        let is_waiting = |parent: &String| waiting.iter().any(|table| same_name(&table.name, parent));
+        let free = waiting.iter().position(|table| !table.parents.iter().any(is_waiting));
+        let free = free.or_else(|| waiting.iter().position(|table| !table.parents_by_key.iter().any(is_waiting)));
+        ordered.push(waiting.remove(free.unwrap_or(0)).name);
     }
     Ok(ordered)
+}
+
+/// A table that waits for its parents to be tracked.
+struct Waiting {
+    name: String,
+    parents: Vec<String>,
+    /// Those that its integer key refers to.
+    parents_by_key: Vec<String>,
+}
+
+impl Waiting {
+    fn new(conn: &Connection, name: String) -> Result<Self> {
+        let Some(table) = read_table(conn, &name)? else {
+            return Ok(Self { name, parents: Vec::new(), parents_by_key: Vec::new() });
+        };
+        let is_other = |parent: &&str| !same_name(parent, &name);
+        let parents = table.foreign_keys.iter().map(|key| key.parent.as_str()).filter(is_other).map(str::to_owned);
+        let key = table.key.first().filter(|_| table.key_is_rowid).map(|at| table.columns[*at].name.as_str());
+        let by_key = key.into_iter().flat_map(|key| table.referred_by(key)).map(|(parent, _)| parent);
+        let by_key = by_key.filter(is_other).map(str::to_owned);
+        Ok(Self { parents: parents.collect(), parents_by_key: by_key.collect(), name })
+    }
 }
 
 fn check_excluded(table: &Table, identity: &Identity, excluded: &[String]) -> Result<()> {

@@ -191,6 +191,14 @@ impl Table {
         others.any(|unique| self.made_of(&unique.names).contains(&column.to_ascii_lowercase()))
     }
 
+    /// The tables that a column refers to, and the column there; none where the key is meant.
+    pub(crate) fn referred_by(&self, column: &str) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.foreign_keys.iter().filter_map(move |key| {
+            let at = key.columns.iter().position(|name| same_name(name, column))?;
+            Some((key.parent.as_str(), key.parent_columns.get(at).map(String::as_str)))
+        })
+    }
+
     pub(crate) fn key_columns(&self) -> impl Iterator<Item = &Column> {
         self.key.iter().map(|at| &self.columns[*at])
     }
