@@ -3,6 +3,7 @@
 mod common;
 
 use common::{assert_verified, fresh_remote, rows, run, sync, table};
+use rusqlite::config::DbConfig;
 use zvon::{Join, Remote, Replica, Settings, SyncOptions, TrackOptions};
 
 /// A replica in memory whose tables are all tracked as they are by default.
@@ -455,4 +456,23 @@ async fn a_key_whose_column_has_another_collation_is_refused() {
         "CREATE TABLE n (id INTEGER COLLATE NOCASE PRIMARY KEY, v); CREATE TABLE c (e TEXT CHECK (e <> 'x' COLLATE NOCASE) PRIMARY KEY, v COLLATE NOCASE)",
     );
     replica.track_all(&TrackOptions::default()).await.unwrap();
+}
+
+/// What a module keeps in tables of its own is known as such by the module alone, and that may not be here.
+#[tokio::test]
+async fn the_tables_of_a_module_that_is_not_here_are_left_alone() {
+    let replica = Replica::in_memory().unwrap();
+    replica.connection().set_db_config(DbConfig::SQLITE_DBCONFIG_DEFENSIVE, false).unwrap();
+    run(
+        &replica,
+        "CREATE TABLE note (id INTEGER PRIMARY KEY, v TEXT); CREATE TABLE vec_chunks (id INTEGER PRIMARY KEY, v BLOB);
+         CREATE TABLE vector (id INTEGER PRIMARY KEY, v); CREATE TABLE boxes_own (id INTEGER PRIMARY KEY, v);
+         CREATE VIRTUAL TABLE boxes USING rtree(id, x0, x1); PRAGMA writable_schema = ON;
+         INSERT INTO sqlite_schema VALUES ('table', 'Vec', 'Vec', 0, 'CREATE VIRTUAL TABLE Vec USING vec0(embedding float[3])');
+         PRAGMA writable_schema = RESET",
+    );
+    let error = replica.track(&["vec_chunks"], &TrackOptions::default()).await.unwrap_err().to_string();
+    assert_eq!(error, "vec_chunks is a virtual table; track the table that it is filled from");
+    let tracked = replica.track_all(&TrackOptions::default()).await.unwrap();
+    assert_eq!(tracked.iter().map(|report| report.table.as_str()).collect::<Vec<_>>(), ["boxes_own", "note", "vector"]);
 }

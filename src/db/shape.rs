@@ -12,7 +12,7 @@ use crate::error::Result;
 pub(crate) enum TableKind {
     Table,
     View,
-    /// A virtual table, or the shadow of one.
+    /// A virtual table, or the shadow of one, as far as that can be known.
     Virtual,
 }
 
@@ -229,8 +229,30 @@ pub(crate) fn table_names(conn: &Connection) -> Result<Vec<String>> {
     let sql = "SELECT name FROM pragma_table_list WHERE schema = 'main' AND type = 'table' \
                AND name NOT LIKE 'sqlite\\_%' ESCAPE '\\' AND name NOT LIKE 'zv\\_%' ESCAPE '\\' ORDER BY name";
     let mut statement = conn.prepare(sql)?;
-    let names = statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?;
+    let mut names = Vec::new();
+    for name in statement.query_map([], |row| row.get::<_, String>(0))? {
+        let name = name?;
+        if !is_shadow(conn, &name)? {
+            names.push(name);
+        }
+    }
     Ok(names)
+}
+
+/// Whether a table has the name of a shadow, `X_…`, of a virtual table X whose module is not here: which tables are its own only the
+/// module knows (<https://sqlite.org/vtab.html>, section 2.11).
+fn is_shadow(conn: &Connection, name: &str) -> Result<bool> {
+    let sql = "SELECT name FROM sqlite_schema WHERE type = 'table' AND rootpage = 0 \
+               AND substr(?1, 1, length(name) + 1) = name || '_' COLLATE NOCASE";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query([name])?;
+    while let Some(row) = rows.next()? {
+        let owner: String = row.get(0)?;
+        if conn.prepare(&format!("SELECT 1 FROM {}", Ident(&owner))).is_err() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A table's shape, `None` if the schema has no such name.
@@ -240,7 +262,7 @@ pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>>
     let found: Option<(String, String, bool, bool)> = conn.prepare_cached(sql)?.query_row([name], read).optional()?;
     let Some((name, kind, without_rowid, strict)) = found else { return Ok(None) };
     let kind = match kind.as_str() {
-        "table" => TableKind::Table,
+        "table" if !is_shadow(conn, &name)? => TableKind::Table,
         "view" => TableKind::View,
         _ => TableKind::Virtual,
     };
