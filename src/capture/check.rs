@@ -147,10 +147,10 @@ fn check_columns(table: &Table) -> Result<()> {
 
 fn identity_by_primary_key(table: &Table) -> Result<Identity> {
     if table.key.is_empty() {
-        return Err(refusal(
-            &table.name,
-            "has no primary key, and a row needs one to be known by everywhere; name other unique columns with `--key`",
-        ));
+        let why =
+            "has no primary key, and a row needs one to be known by everywhere; name other unique columns with `--key`";
+        let name = &table.name;
+        return Err(refusal(name, format_args!("{why}, or leave it out: `track --all --except {name}`")));
     }
     if let Some(collation) = table.key_collations.iter().find(|c| !same_name(c, "BINARY")) {
         return Err(refused_collation(&table.name, collation));
@@ -293,6 +293,7 @@ mod tests {
             ("CREATE VIEW t AS SELECT 1", "is a view"),
             ("CREATE VIRTUAL TABLE t USING fts5(a)", "is a virtual table"),
             ("CREATE TABLE t (a)", "has no primary key"),
+            ("CREATE TABLE t (a)", "`track --all --except t`"),
             ("CREATE TABLE t (id REAL PRIMARY KEY)", "REAL"),
             ("CREATE TABLE t (id TEXT COLLATE NOCASE PRIMARY KEY)", "NOCASE"),
             ("CREATE TABLE t (id TEXT PRIMARY KEY, ZV_deleted)", "zv_deleted"),
