@@ -35,6 +35,9 @@ use tables::Tables;
 const BATCH_CHANGES: usize = 4_000;
 const BATCH_BYTES: usize = 16 << 20;
 
+/// What a batch is made no smaller than, while a trigger rolls batches back.
+const LEAST_CHANGES: usize = 32;
+
 /// What a merge did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Merged {
@@ -55,10 +58,12 @@ pub(crate) fn merge(conn: &mut Connection, world: &World, turns: &mut Turns, pro
 fn merge_all(conn: &mut Connection, world: &World, turns: &mut Turns, progress: &dyn Fn(u64)) -> Result<Merged> {
     let mut merged = Merged::default();
     let mut refused = Refused::new();
+    let mut most = BATCH_CHANGES;
     loop {
         seal_ahead(conn, world, turns)?;
-        match turns.take(conn, |conn| merge_batch(conn, world, &refused)) {
+        match turns.take(conn, |conn| merge_batch(conn, world, &refused, most)) {
             Ok(batch) => {
+                most = BATCH_CHANGES.min(most * 2);
                 merged.changes += batch.changes;
                 merged.conflicts += batch.conflicts;
                 progress(merged.changes);
@@ -68,6 +73,8 @@ fn merge_all(conn: &mut Connection, world: &World, turns: &mut Turns, progress: 
             }
             Err(Stop::RolledBack(key, why)) => {
                 refused.insert(key, why);
+                // All of the batch is done again for each such row.
+                most = LEAST_CHANGES.max(most / 2);
             }
             Err(Stop::Failed(error)) => return Err(error),
         }
@@ -104,12 +111,12 @@ struct Batch {
     last: bool,
 }
 
-fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused) -> Result<Batch, Stop> {
+fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused, most: usize) -> Result<Batch, Stop> {
     let tx = immediate(conn)?;
     let mut log = Log::new(&tx)?;
     seal_within(&mut log, world)?;
     let mut tables = Tables::load(&mut log)?;
-    let work = Work::find(&tx, &tables)?;
+    let work = Work::find(&tx, &tables, refused, most)?;
     if work.is_empty() {
         log.finish()?;
         work.record(&tx)?;
@@ -157,6 +164,8 @@ struct Logged {
 
 /// What a batch has to do.
 struct Work {
+    /// How many of each kind it may be at most.
+    most: usize,
     /// Changes after the cursor.
     logged: Vec<Logged>,
     /// Changes that waited for a table.
@@ -172,18 +181,21 @@ struct Work {
 }
 
 impl Work {
-    fn find(tx: &Transaction<'_>, tables: &Tables) -> Result<Self, Stop> {
+    fn find(tx: &Transaction<'_>, tables: &Tables, refused: &Refused, most: usize) -> Result<Self, Stop> {
         pending::settle_columns(tx, tables)?;
         let cursor: i64 = get_metadata(tx, Metadata::MergedSeq)?.unwrap_or(0);
         let end: i64 = tx.query_row("SELECT coalesce(max(seq), 0) FROM ZV_SEQUENCE", [], |row| row.get(0))?;
-        let mut touched = take_touched(tx, tables)?;
+        let mut touched = take_touched(tx, tables, most)?;
         let vacated = take_given_up(tx, tables, &mut touched)?;
+        let mut restless = list_restless(tx)?;
+        restless.retain(|key| tables.get(key.0).is_some() && !refused.contains_key(key));
         Ok(Self {
+            most,
             vacated,
-            logged: logged_after(tx, cursor, rows_depend(tx, tables)?)?,
-            returned: pending::take_changes(tx, tables, BATCH_CHANGES)?,
+            logged: logged_after(tx, cursor, rows_depend(tx, tables)?, most)?,
+            returned: pending::take_changes(tx, tables, most)?,
             touched,
-            restless: list_restless(tx)?.into_iter().filter(|key| tables.get(key.0).is_some()).collect(),
+            restless,
             end,
         })
     }
@@ -211,13 +223,13 @@ impl Work {
                 bytes += folder.change(logged.id)?;
                 folded.changes += 1;
             }
-            if bytes >= BATCH_BYTES || n + 1 == BATCH_CHANGES {
+            if bytes >= BATCH_BYTES || n + 1 == self.most {
                 folded.cursor = logged.seq;
                 folded.last = false;
                 break;
             }
         }
-        folded.last &= self.returned.len() < BATCH_CHANGES && self.touched.len() < BATCH_CHANGES;
+        folded.last &= self.returned.len() < self.most && self.touched.len() < self.most;
         // Those nobody calls have their chance once a merge, after all that is new.
         let restless = self.restless.iter().filter(|_| folded.last);
         self.touched.iter().for_each(|key| folder.touch(key.clone()));
@@ -284,10 +296,10 @@ fn has_claims(tx: &Transaction<'_>) -> Result<bool> {
 }
 
 /// The changes after the cursor, in the order of the sequence: pulled ones, and own ones where they matter.
-fn logged_after(tx: &Transaction<'_>, cursor: i64, with_own: bool) -> Result<Vec<Logged>> {
+fn logged_after(tx: &Transaction<'_>, cursor: i64, with_own: bool, most: usize) -> Result<Vec<Logged>> {
     let sql = "SELECT seq, change_id, own FROM ZV_SEQUENCE WHERE seq > ?1 AND (NOT own OR ?2) ORDER BY seq LIMIT ?3";
     let mut statement = tx.prepare_cached(sql)?;
-    let mut rows = statement.query((cursor, with_own, BATCH_CHANGES as i64))?;
+    let mut rows = statement.query((cursor, with_own, most as i64))?;
     let mut logged = Vec::new();
     while let Some(row) = rows.next()? {
         let id = ChangeId::from_bytes(row.get(1)?);
@@ -298,10 +310,10 @@ fn logged_after(tx: &Transaction<'_>, cursor: i64, with_own: bool) -> Result<Vec
 }
 
 /// Takes rows off the list of those to be shown anew; those of tables that are not there stay on it.
-fn take_touched(tx: &Transaction<'_>, tables: &Tables) -> Result<Vec<Key>> {
+fn take_touched(tx: &Transaction<'_>, tables: &Tables, most: usize) -> Result<Vec<Key>> {
     let mut touched = Vec::new();
     for table in tables.iter() {
-        let limit = (BATCH_CHANGES - touched.len()) as i64;
+        let limit = (most - touched.len()) as i64;
         let sql = "SELECT entity_id FROM ZV_TOUCHED WHERE table_no = ?1 ORDER BY entity_id LIMIT ?2";
         let mut statement = tx.prepare_cached(sql)?;
         let rows = statement.query_map((table.no(), limit), |row| row.get::<_, String>(0))?;

@@ -13,7 +13,8 @@ pub mod wall;
 pub mod watching;
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params};
@@ -61,6 +62,20 @@ pub fn run(replica: &Replica, sql: &str) {
 
 pub async fn sync(replica: &Replica, remote: &Remote) -> SyncReport {
     replica.sync(remote, &SyncOptions::default()).await.unwrap()
+}
+
+/// How much SQLite does in a sync, in thousands of its steps (<https://sqlite.org/opcode.html>).
+pub async fn work(replica: &Replica, remote: &Remote) -> u64 {
+    let steps = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&steps);
+    let count = move || {
+        counter.fetch_add(1, Ordering::Relaxed);
+        false
+    };
+    replica.connection().progress_handler(1000, Some(count)).unwrap();
+    sync(replica, remote).await;
+    replica.connection().progress_handler(0, None::<fn() -> bool>).unwrap();
+    steps.load(Ordering::Relaxed)
 }
 
 /// Syncs until nobody has anything new.
