@@ -119,7 +119,7 @@ fn assigned(sql: &str, tokens: &[Span<'_>]) -> Vec<String> {
             Token::Semicolon => break,
             token if depth == 0 && ["from", "where", "returning"].iter().any(|word| is_word(token, word)) => break,
             Token::Other if depth == 0 && sql[span.1..span.2].ends_with('=') => is_target = false,
-            Token::Other if depth == 0 && is_comma(span, sql) => is_target = true,
+            Token::Comma if depth == 0 => is_target = true,
             token => names.extend(token.name().filter(|_| is_target)),
         }
     }
