@@ -782,10 +782,9 @@ fn make_one_more(bound: &Bound, folder: &str, known: &[String]) -> String {
         }
         "layout" => drop(bound.done(&["--db", "data/b.db", "sync", "--layout", "files"])),
         _ => {
-            let (now, id) = (std::time::SystemTime::now(), "7000-8000-0123456789ab");
-            let ms = now.duration_since(std::time::UNIX_EPOCH).unwrap().as_millis() + 30 * 86_400_000;
-            let digits = format!("{ms:012x}");
-            let id = format!("{}-{}-{id}", &digits[..8], &digits[8..]);
+            // In the year 2100.
+            let digits = format!("{:012x}", 4_102_444_800_000_u64);
+            let id = format!("{}-{}-7000-8000-0123456789ab", &digits[..8], &digits[8..]);
             let change = common::shared_folder::note_change(&id, "late", &serde_json::json!({ "body": "x" }));
             let name = format!("shared/{}", common::shared_folder::file_name(&id));
             fs::write(bound.path(&name), common::shared_folder::msgpack(&change)).unwrap();
