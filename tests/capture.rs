@@ -605,10 +605,7 @@ async fn a_row_that_is_replaced_over_its_hidden_rowid_is_recorded() {
         assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'new'", "'x'", "'y'"]);
         run(&a, &format!("UPDATE OR REPLACE t SET {hidden} = 1 WHERE k = 'x'"));
         assert_eq!(alike(&[&a, &b], &remote, "SELECT k FROM t ORDER BY 1").await, ["'x'", "'y'"]);
-        run(
-            &a,
-            &format!("UPDATE OR REPLACE t SET _rowid_ = 3, v = '9', k = 'y' WHERE k = 'x'; UPDATE t SET _rowid_ = 3"),
-        );
+        run(&a, "UPDATE OR REPLACE t SET _rowid_ = 3, v = '9', k = 'y' WHERE k = 'x'; UPDATE t SET _rowid_ = 3");
         assert_eq!(alike(&[&a, &b], &remote, "SELECT k, v FROM t").await, ["'y'|'9'"]);
         run(
             &a,

@@ -119,7 +119,7 @@ pub(super) fn check_comes_first(conn: &Connection, table: &Table) -> Result<()> 
             return Err(refusal(
                 &table.name,
                 format_args!(
-                    "{what}, with ids of its own; copy {child} into a new table, and track that after this one"
+                    "{what}, with ids of its own; put a new table in place of {child}, and track that after this one"
                 ),
             ));
         }
