@@ -2,7 +2,11 @@
 
 mod common;
 
+use std::sync::Arc;
+
+use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::*;
+use object_store::memory::InMemory;
 use zvon::{Join, Replica, SyncOptions, TrackOptions, UnknownName};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
@@ -533,4 +537,41 @@ async fn rows_that_a_replace_removes_over_a_new_index_stay_removed() {
     run(&b, &format!("CREATE UNIQUE INDEX by_title ON note (title); DROP TRIGGER {name}; DELETE FROM note"));
     alike(&[&b, &a], &remote, "note").await;
     assert_eq!(table(&a, "note").len(), 3);
+}
+
+/// Seed 5710144 of the simulation: the merge of a sync during which the parents' table was made anew held the child, and nothing
+/// called it again.
+#[tokio::test]
+async fn a_child_is_there_whose_parents_table_is_made_anew_during_a_sync() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("replica.db");
+    let a = Replica::init(&path).unwrap();
+    run(&a, "CREATE TABLE parent (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE)");
+    run(&a, "CREATE TABLE child (id TEXT PRIMARY KEY, parent INTEGER NOT NULL REFERENCES parent)");
+    let mut options = keyed();
+    options.identity_key = false;
+    options.key = vec!["name".into()];
+    a.track(&["parent"], &options).await.unwrap();
+    a.track(&["child"], &keyed()).await.unwrap();
+    run(&a, "INSERT INTO parent VALUES (5, 'p'); INSERT INTO child VALUES ('c', 5)");
+    let anew = move |_, request| {
+        if request == Request::List {
+            let conn = rusqlite::Connection::open(&path).unwrap();
+            conn.execute_batch(
+                "PRAGMA foreign_keys = OFF; CREATE TABLE anew (id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE);
+                 INSERT INTO anew SELECT 6, name FROM parent; DROP TABLE parent; ALTER TABLE anew RENAME TO parent",
+            )
+            .unwrap();
+        }
+        Verdict::Pass
+    };
+    let store = Arc::new(InMemory::new());
+    sync(&a, &zvon::Remote::from_store("memory://anew", FaultyStore::new(&store, anew), "base").unwrap()).await;
+    let remote = zvon::Remote::from_store("memory://anew", store, "base").unwrap();
+    sync(&a, &remote).await;
+    assert_eq!(
+        rows(&a.connection(), "SELECT child.id, parent, name FROM child JOIN parent ON parent.id = parent"),
+        ["'c'|6|'p'"]
+    );
+    assert_verified(&a, &remote).await;
 }

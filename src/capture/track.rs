@@ -7,7 +7,9 @@ use rusqlite::Connection;
 use super::check::{Identity, Wanted, check_comes_first, check_trackable};
 use super::compare::{Found, Terms, compare};
 use super::install::{Installed, Wish, inspect, install, leave_mark, overtake, remove};
-use crate::changelog::{Log, References, Tracked, list_tracked, save_tracked, touch, touch_all, touch_held};
+use crate::changelog::{
+    Log, References, Tracked, list_tracked, save_tracked, touch, touch_all, touch_held, touch_waiting,
+};
 use crate::db::{Ident, Table, list, read_table, same_name};
 use crate::error::{Error, ErrorKind, Result};
 use crate::world::World;
@@ -71,8 +73,8 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
         look_again(log.conn, &tracked)?;
     }
     let found = compare(log, world, &table, &tracked, terms)?;
+    look_again(log.conn, &tracked)?;
     if !before.is_some_and(|before| before.active) {
-        look_again(log.conn, &tracked)?;
         look_at_children(log.conn, &tracked)?;
     }
     Ok(TrackedNow::new(tracked, found))
@@ -253,9 +255,10 @@ fn wish(conn: &Connection, table: &Table, options: &TrackOptions, before: Option
 }
 
 /// Has the next merge look at whoever is held, or shown, by another rule than the one that holds now: foreign keys of a table are
-/// enforced, or are not any more; or nobody looked for a while.
+/// enforced, or are not any more; or nobody looked for a while, and a merge may have missed rows that were there.
 pub(crate) fn look_again(conn: &Connection, tracked: &Tracked) -> Result<()> {
     touch_held(conn, tracked.table_no())?;
+    touch_waiting(conn, tracked.table_no())?;
     if tracked.enforce_fk {
         let only_waiting = !violates_foreign_keys(conn, tracked.name())?;
         touch_all(conn, tracked.table_no(), only_waiting)?;

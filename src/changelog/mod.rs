@@ -57,5 +57,5 @@ pub(crate) use remotes::{
 };
 pub(crate) use retire::{retire_backfills, yield_to_waiting};
 pub(crate) use separate::separate;
-pub(crate) use waits::{any_waits, clear_waits, wait_for, waiting_for, waits_for};
+pub(crate) use waits::{any_waits, clear_waits, touch_waiting, wait_for, waiting_for, waits_for};
 pub(crate) use words::{set_word, word};

@@ -26,7 +26,7 @@ pub(crate) fn retire_backfills(conn: &Connection, world: &World, is_there: IsThe
     let cursor: i64 = get_metadata(conn, Metadata::MergedSeq)?.unwrap_or(0);
     let pulled = "SELECT change_id FROM ZV_SEQUENCE WHERE seq > ?1 AND NOT own ORDER BY seq";
     let beaten = merged_backfills(conn, cursor)?;
-    let gone = give_way_to_each(&mut log, world, is_there, (pulled, cursor), &beaten)?;
+    let gone = give_way_to_each(&mut log, world, is_there, (pulled, cursor), Some(&beaten))?;
     log.finish()?;
     Ok(gone)
 }
@@ -39,7 +39,7 @@ pub(crate) fn yield_to_waiting(log: &mut Log<'_>, world: &World, table_no: u32) 
     log.flush()?;
     let waiting = "SELECT change_id FROM ZV_PENDING WHERE table_no = ?1 AND column_no IS NULL ORDER BY change_id";
     // What a remote has of them all the same is pulled again.
-    give_way_to_each(log, world, &mut |_| Ok(false), (waiting, table_no.into()), &[])
+    give_way_to_each(log, world, &mut |_| Ok(false), (waiting, table_no.into()), None)
 }
 
 /// Whether there are backfills that never left this machine.
@@ -49,12 +49,14 @@ fn any_unseen(conn: &Connection) -> Result<bool> {
     Ok(made > exposed)
 }
 
+/// Lets backfills give way to each change that a query finds: to unmerged ones, which may uncover what backfills had beaten, or
+/// to those of a table that was not tracked (no `beaten`), whose rows differ from the log until a merge comes to them.
 fn give_way_to_each(
     log: &mut Log<'_>,
     world: &World,
     is_there: IsThere<'_>,
     (sql, parameter): (&str, i64),
-    beaten: &[ChangeId],
+    beaten: Option<&[ChangeId]>,
 ) -> Result<u64> {
     let conn = log.conn;
     let mut retired = Retired {
@@ -62,7 +64,7 @@ fn give_way_to_each(
         is_there,
         gone: BTreeSet::new(),
         cut: BTreeSet::new(),
-        empty: (!beaten.is_empty()).then(BTreeMap::new),
+        empty: beaten.is_none_or(|beaten| !beaten.is_empty()).then(BTreeMap::new),
     };
     let mut statement = conn.prepare(sql)?;
     let mut rows = statement.query([parameter])?;
@@ -73,8 +75,10 @@ fn give_way_to_each(
         }
     }
     drop(rows);
-    if let Some(empty) = &retired.empty {
-        fill(log, empty, beaten)?;
+    match (&retired.empty, beaten) {
+        (Some(empty), Some(beaten)) => fill(log, empty, beaten)?,
+        (Some(empty), None) => empty.keys().try_for_each(|(table_no, row)| touch(conn, *table_no, row))?,
+        (None, _) => {}
     }
     log.flush()?;
     remove(conn, &retired.gone)?;

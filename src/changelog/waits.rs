@@ -42,6 +42,13 @@ pub(crate) fn waiting_for(conn: &Connection, table_no: u32, entity_id: &str) -> 
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// Asks the next merge to look at whoever waits for any row of a table.
+pub(crate) fn touch_waiting(conn: &Connection, table_no: u32) -> Result<()> {
+    let sql = "INSERT OR IGNORE INTO ZV_TOUCHED (table_no, entity_id) SELECT table_no, entity_id FROM ZV_WAIT WHERE on_table = ?1";
+    conn.prepare_cached(sql)?.execute([table_no])?;
+    Ok(())
+}
+
 pub(crate) fn any_waits(conn: &Connection) -> Result<bool> {
     let sql = "SELECT EXISTS (SELECT 1 FROM ZV_WAIT)";
     Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)

@@ -5,7 +5,7 @@ use super::context::{Context, Tally};
 use super::entity::{row_entity_id, row_lead};
 use super::problems::Quoted;
 use crate::capture::raw_key;
-use crate::changelog::{contains, read_head};
+use crate::changelog::{contains, is_touched, read_head};
 use crate::error::Result;
 use crate::model::{ChangeId, Registers};
 
@@ -115,7 +115,7 @@ fn check_rows(context: &Context<'_>, tally: &mut Tally, known: &KnownTable, tabl
             None if context.unsealed_lead(table_no, &row_lead(known, row)?) => {}
             None if is_left_out(context, table_no, raw_key(&row_lead(known, row)?))? => {}
             None => tally.problems.add(format_args!("{name} has a row whose key no change can name")),
-            Some(id) if !context.unsealed(table_no, &id) && !has_registers(context, table_no, &id)? => {
+            Some(id) if is_strange(context, table_no, &id)? => {
                 let row = Quoted(&id);
                 tally.problems.add(format_args!("{name} row {row}: is in the table, and no merged change wrote it"));
             }
@@ -123,6 +123,12 @@ fn check_rows(context: &Context<'_>, tally: &mut Tally, known: &KnownTable, tabl
         }
     }
     Ok(())
+}
+
+/// Whether nothing says that an entity has a row: neither what was merged, nor what waits to be.
+fn is_strange(context: &Context<'_>, table_no: u32, entity_id: &str) -> Result<bool> {
+    let is_known = context.unsealed(table_no, entity_id) || is_touched(context.conn, table_no, entity_id)?;
+    Ok(!is_known && !has_registers(context, table_no, entity_id)?)
 }
 
 /// Whether a row is known to wait for the row that its key refers to.
