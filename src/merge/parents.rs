@@ -58,7 +58,7 @@ fn hold_suspects(
     while let Some(key) = suspects.pop() {
         // What the log does not know, or not all of, stays as its user wrote it; what it knows as deleted is a trigger's doing.
         let is_logged = applier.log.entity(key.0, &key.1)?.registers.alive();
-        if !is_logged || applier.has_left_out(&key)? {
+        if !is_logged {
             continue;
         }
         let Some(reference) = orphaned(applier, references, &key)? else { continue };
@@ -80,6 +80,14 @@ fn hold_suspects(
         applier.doubtful.insert(key);
     }
     Ok(unindexed)
+}
+
+impl Reference<'_> {
+    /// Whether a row is known by it.
+    fn is_of_key(&self) -> bool {
+        let key = &self.child.tracked.source.key;
+        self.columns.iter().any(|column| key.iter().any(|name| same_name(name, column)))
+    }
 }
 
 fn references(tables: &Tables) -> Vec<Reference<'_>> {
@@ -117,14 +125,18 @@ fn reference<'t>(child: &'t MergeTable, parent: &'t MergeTable, key: &'t Foreign
     Some(Reference { child, parent, columns: &key.columns, parent_columns, terms, is_alike })
 }
 
-/// The first reference of a row whose parent is missing.
+/// The first reference of a row whose parent is missing. What is left out of the log keeps a row in its table, but for a parent in
+/// its key: without that nobody could find it there any more.
 fn orphaned<'r, 't>(
     applier: &Applier<'_, '_>,
     references: &'r [Reference<'t>],
     key: &Key,
 ) -> Result<Option<&'r Reference<'t>>, Stop> {
-    let mut own = references.iter().filter(|reference| reference.child.no() == key.0).peekable();
-    if own.peek().is_none() {
+    let mut own: Vec<&Reference<'t>> = references.iter().filter(|reference| reference.child.no() == key.0).collect();
+    if !own.is_empty() && applier.has_left_out(key)? {
+        own.retain(|reference| reference.is_of_key());
+    }
+    if own.is_empty() {
         return Ok(None);
     }
     let Some(locator) = applier.locate(key)? else { return Ok(None) };
