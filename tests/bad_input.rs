@@ -204,7 +204,8 @@ async fn a_remote_that_is_not_there_or_silent_is_told_of() {
     assert_error(&error, ErrorKind::Remote, &["it is a file, not a folder"]);
     let gone = dir.path().join("drive");
     let remote = remote(gone.to_str().unwrap());
-    fs::remove_dir(&gone).unwrap();
+    sync(&a, &remote).await;
+    fs::rename(&gone, dir.path().join("away")).unwrap();
     assert_error(&refused(&a, &remote).await, ErrorKind::Remote, &["drive", "mounted"]);
     assert!(!gone.exists(), "nothing is written beside a drive that is not mounted");
     assert_eq!(sync(&a, &working).await.pushed, 1);

@@ -81,8 +81,16 @@ pub(crate) struct TriggerSql {
     pub(crate) event: Event,
     /// Whether it may write anything.
     pub(crate) writes: bool,
-    /// The columns of whichever tables that its updates set, in lower case.
-    pub(crate) sets: Vec<String>,
+    /// What its updates set.
+    pub(crate) sets: Vec<SetColumn>,
+}
+
+/// A column that a trigger sets, in lower case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct SetColumn {
+    /// The table, unless it is the one of an insert that becomes an update.
+    pub(crate) table: Option<String>,
+    pub(crate) column: String,
 }
 
 impl TriggerSql {
@@ -104,9 +112,19 @@ impl TriggerSql {
         let body = (at..tokens.len()).find(|at| is(*at, "begin"))? + 1;
         let writes = ["insert", "replace", "update", "delete"];
         let writes = (body..tokens.len()).any(|at| writes.iter().any(|word| is(at, word)));
-        let sets = (body..tokens.len()).filter(|at| is(*at, "set")).flat_map(|at| assigned(sql, &tokens[at + 1..]));
+        let sets = (body..tokens.len()).filter(|at| is(*at, "set")).flat_map(|at| {
+            let table = updated(&tokens[body..at]);
+            assigned(sql, &tokens[at + 1..]).into_iter().map(move |column| SetColumn { table: table.clone(), column })
+        });
         Some(Self { event, writes, sets: sets.collect() })
     }
+}
+
+/// The table of the UPDATE whose SET comes next; nothing in an UPSERT.
+fn updated(before: &[Span<'_>]) -> Option<String> {
+    let update = before.iter().rposition(|(token, _, _)| is_word(token, "update"))?;
+    let is_or = before.get(update + 1).is_some_and(|(token, _, _)| is_word(token, "or"));
+    before.get(update + if is_or { 3 } else { 1 })?.0.name()
 }
 
 /// The names that a SET clause, and what comes after it, gives values to.
@@ -230,11 +248,16 @@ mod tests {
 
     #[test]
     fn a_trigger_is_what_its_statement_says() {
-        let read = |sql: &str| TriggerSql::read(sql).map(|read| (read.event, read.writes, read.sets.join(" ")));
+        let read = |sql: &str| {
+            TriggerSql::read(sql).map(|read| {
+                let set = |set: &SetColumn| format!("{}.{}", set.table.as_deref().unwrap_or("?"), set.column);
+                (read.event, read.writes, read.sets.iter().map(set).collect::<Vec<_>>().join(" "))
+            })
+        };
         let body =
             "BEGIN UPDATE OR FAIL t SET a = b + (SELECT c = d), \"E e\" = x == y WHERE f = 1; SELECT replace(1, 2, 3);
                     INSERT INTO u VALUES (1) ON CONFLICT DO UPDATE SET (g, h) = (i, j); END";
-        let sets = "a e e g h".to_owned();
+        let sets = "t.a t.e e ?.g ?.h".to_owned();
         for (sql, event) in [
             ("CREATE TRIGGER g BEFORE UPDATE ON t", Event::BeforeUpdate),
             ("CREATE TRIGGER \"main\".g update OF a, b ON t WHEN OLD.a", Event::BeforeUpdate),

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
-use super::{ColumnSql, Event, Ident, IndexSql, Token, Tokens, TriggerSql};
+use super::{ColumnSql, Event, Ident, IndexSql, SetColumn, Token, Tokens, TriggerSql};
 use crate::error::Result;
 
 /// What a name in the schema is.
@@ -397,14 +397,19 @@ fn read_triggers(conn: &Connection, table: &str) -> Result<Triggers> {
     let (mut found, mut writes_first) = (Triggers::default(), false);
     for trigger in triggers_on(conn, Some(table))? {
         match trigger.event {
-            Event::AfterInsert => found.filled_in.extend(trigger.sets),
+            Event::AfterInsert => {
+                let is_here = |set: &SetColumn| set.table.as_ref().is_none_or(|other| same_name(other, table));
+                found.filled_in.extend(trigger.sets.into_iter().filter(is_here).map(|set| set.column));
+            }
             Event::BeforeUpdate => writes_first |= trigger.writes,
             Event::Other => {}
         }
     }
     if writes_first {
         // What it writes elsewhere may have triggers that write here.
-        found.written_first.extend(triggers_on(conn, None)?.into_iter().flat_map(|trigger| trigger.sets));
+        found.written_first.extend(
+            triggers_on(conn, None)?.into_iter().flat_map(|trigger| trigger.sets.into_iter().map(|set| set.column)),
+        );
     }
     Ok(found)
 }
