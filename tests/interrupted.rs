@@ -80,6 +80,8 @@ async fn a_sync_dropped_at_any_request_loses_nothing() {
 
 #[tokio::test]
 async fn a_sync_dropped_after_any_step_loses_nothing() {
+    // How often a sync waits differs with how busy the machine is: it ends when enough of them have.
+    let (mut dropped, mut completed) = (0, 0);
     for steps in 0.. {
         let (a, b, store) = with_news().await;
         let (remote, options) = (honest(&store), SyncOptions::default());
@@ -98,12 +100,18 @@ async fn a_sync_dropped_after_any_step_loses_nothing() {
             .await
         };
         assert_whole(&a, &b, &store).await;
-        if let Some(done) = done {
-            done.unwrap();
-            assert!(steps > 10, "a sync waits more than {steps} times");
-            return;
+        match done {
+            Some(done) => {
+                done.unwrap();
+                completed += 1;
+            }
+            None => dropped += 1,
+        }
+        if completed == 10 {
+            break;
         }
     }
+    assert!(dropped > 10, "a sync waits more than {dropped} times");
 }
 
 /// Syncs until it works, which every attempt must bring nearer.

@@ -221,6 +221,7 @@ fn a_key_that_comes_through_a_pipe_is_read_once() {
 #[test]
 fn looking_for_keys_where_there_are_none_leaves_no_remote_behind() {
     let (place, recipient) = with_key();
+    std::fs::create_dir(place.path("typo")).unwrap();
     let wrong = ["--db", "notes.db", "--remote", "typo", "key"];
     place.run([&wrong[..], &["list"]].concat()).refused(1, &["typo", "not encrypted"]);
     place.run([&wrong[..], &["add", recipient.as_str()]].concat()).refused(1, &["typo", "not encrypted"]);

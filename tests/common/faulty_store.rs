@@ -114,10 +114,11 @@ async fn list_all(
     prefix: Option<Path>,
     verdict: Verdict,
 ) -> Vec<object_store::Result<ObjectMeta>> {
+    // Those who meet have all seen what was there before any of them goes on.
+    let mut listed: Vec<_> = inner.list(prefix.as_ref()).collect().await;
     if let Err(error) = begin(&verdict).await {
         return vec![Err(error)];
     }
-    let mut listed: Vec<_> = inner.list(prefix.as_ref()).collect().await;
     match verdict {
         Verdict::FailAfter => {
             listed.truncate(listed.len() / 2);
