@@ -5,6 +5,7 @@ pub mod counting_store;
 pub mod dated_store;
 pub mod faulty_store;
 pub mod gone_store;
+pub mod integers;
 pub mod packs;
 pub mod pair;
 pub mod shared_folder;
