@@ -17,13 +17,10 @@ impl Requests {
     /// Counts from now on, in place of the system's own way to end a process.
     pub fn count() -> Self {
         let (sender, receiver) = watch::channel(0);
-        let mut terminations = terminations();
+        let mut asked = Asked::listen();
         tokio::spawn(async move {
             loop {
-                tokio::select! {
-                    () = interrupted() => {}
-                    () = terminated(&mut terminations) => {}
-                }
+                asked.next().await;
                 sender.send_modify(|count| *count += 1);
             }
         });
@@ -39,24 +36,33 @@ impl Requests {
     }
 }
 
+/// What may ask, heard from now on without a gap: of two signals that come at once both count.
 #[cfg(unix)]
-type Terminations = Option<tokio::signal::unix::Signal>;
-#[cfg(not(unix))]
-type Terminations = ();
-
-/// Where the system cannot report it, it ends the process as it does any.
-#[cfg(unix)]
-fn terminations() -> Terminations {
-    tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).ok()
+struct Asked {
+    interrupts: Option<tokio::signal::unix::Signal>,
+    terminations: Option<tokio::signal::unix::Signal>,
 }
 
-#[cfg(not(unix))]
-fn terminations() -> Terminations {}
+#[cfg(unix)]
+impl Asked {
+    /// Where the system cannot report one, it ends the process as it does any.
+    fn listen() -> Self {
+        use tokio::signal::unix::{SignalKind, signal};
+        Self { interrupts: signal(SignalKind::interrupt()).ok(), terminations: signal(SignalKind::terminate()).ok() }
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            () = received(&mut self.interrupts) => {}
+            () = received(&mut self.terminations) => {}
+        }
+    }
+}
 
 #[cfg(unix)]
-async fn terminated(terminations: &mut Terminations) {
-    let received = match terminations {
-        Some(terminations) => terminations.recv().await,
+async fn received(signals: &mut Option<tokio::signal::unix::Signal>) {
+    let received = match signals {
+        Some(signals) => signals.recv().await,
         None => None,
     };
     if received.is_none() {
@@ -65,6 +71,15 @@ async fn terminated(terminations: &mut Terminations) {
 }
 
 #[cfg(not(unix))]
-async fn terminated((): &mut Terminations) {
-    std::future::pending().await
+struct Asked;
+
+#[cfg(not(unix))]
+impl Asked {
+    fn listen() -> Self {
+        Self
+    }
+
+    async fn next(&mut self) {
+        interrupted().await;
+    }
 }
