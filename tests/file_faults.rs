@@ -680,36 +680,47 @@ fn a_permission_that_goes_between_the_list_and_the_put_is_told_of() {
     world.finish("a permission that went");
 }
 
-/// Ends with the test, should it not have ended.
-struct Watch(std::process::Child);
+/// A watch that has synced, and what it tells. Ends with the test, should it not have ended.
+struct Watch {
+    process: std::process::Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Watch {
+    fn start(bound: &Bound) -> Self {
+        let mut command = bound.command(&["--db", "data/a.db", "--json", "watch", "--interval", "1s"]);
+        let mut process = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+        let (sender, lines) = mpsc::channel();
+        let stdout = BufReader::new(process.stdout.take().unwrap());
+        std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
+        let watch = Self { process, lines };
+        watch.wait_for(&["\"synced\""]);
+        watch
+    }
+
+    /// Waits for a line with all of some words.
+    fn wait_for(&self, words: &[&str]) {
+        let has_all = |line: String| words.iter().all(|word| line.contains(word));
+        while !has_all(self.lines.recv_timeout(Duration::from_secs(30)).expect("a line within the deadline")) {}
+    }
+}
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
 
 #[test]
 fn a_watch_outlives_a_permission_that_goes_and_comes_back() {
     let bound = Bound::new();
-    let mut command = bound.command(&["--db", "data/a.db", "--json", "watch", "--interval", "1s"]);
-    let mut watch = Watch(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    let (sender, lines) = mpsc::channel();
-    let stdout = BufReader::new(watch.0.stdout.take().unwrap());
-    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let wait_for = |words: &[&str]| loop {
-        let line = lines.recv_timeout(Duration::from_secs(30)).expect("a line within the deadline");
-        if words.iter().all(|word| line.contains(word)) {
-            break;
-        }
-    };
-    wait_for(&["\"synced\""]);
+    let watch = Watch::start(&bound);
     bound.permit("shared/changes", 0o555);
     bound.sql("data/a.db", "INSERT INTO note VALUES ('mine', 'x')");
-    wait_for(&["cannot write", "/shared/changes/", "check the folder's permissions"]);
+    watch.wait_for(&["cannot write", "/shared/changes/", "check the folder's permissions"]);
     bound.permit("shared/changes", 0o755);
-    wait_for(&["\"synced\"", "\"pushed\":1"]);
+    watch.wait_for(&["\"synced\"", "\"pushed\":1"]);
     drop(watch);
     bound.assert_mended(3);
 }
@@ -718,27 +729,16 @@ fn a_watch_outlives_a_permission_that_goes_and_comes_back() {
 #[test]
 fn a_watch_outlives_a_database_whose_folder_is_read_only_for_a_while() {
     let bound = Bound::new();
-    let mut command = bound.command(&["--db", "data/a.db", "--json", "watch", "--interval", "1s"]);
-    let mut watch = Watch(command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
-    let (sender, lines) = mpsc::channel();
-    let stdout = BufReader::new(watch.0.stdout.take().unwrap());
-    std::thread::spawn(move || stdout.lines().map_while(Result::ok).try_for_each(|line| sender.send(line)));
-    let wait_for = |words: &[&str]| loop {
-        let line = lines.recv_timeout(Duration::from_secs(30)).expect("a line within the deadline");
-        if words.iter().all(|word| line.contains(word)) {
-            break;
-        }
-    };
-    wait_for(&["\"synced\""]);
+    let watch = Watch::start(&bound);
     if bound.is_root {
         chown(bound.path("data"), Some(0), Some(0)).unwrap();
     }
     bound.permit("data", 0o555);
-    wait_for(&["\"failed\"", "the database"]);
+    watch.wait_for(&["\"failed\"", "the database"]);
     bound.give("data");
     bound.permit("data", 0o755);
     bound.sql("data/a.db", "INSERT INTO note VALUES ('mine', 'x')");
-    wait_for(&["\"synced\"", "\"pushed\":1"]);
+    watch.wait_for(&["\"synced\"", "\"pushed\":1"]);
     drop(watch);
     bound.assert_mended(3);
 }

@@ -2,12 +2,9 @@
 
 mod common;
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use common::wall::{START_MS, Wall, clocked};
 use common::*;
-use zvon::{Remote, Replica};
+use zvon::Replica;
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, body TEXT DEFAULT 'empty', n INTEGER)";
 
@@ -160,20 +157,6 @@ async fn a_search_index_over_columns_that_stay_on_a_replica_stays_right() {
     assert_verified(&b, &remote).await;
 }
 
-/// What one sync makes SQLite do, in hundreds of its steps.
-async fn steps(replica: &Replica, remote: &Remote) -> u64 {
-    let counted = Arc::new(AtomicU64::new(0));
-    let counter = Arc::clone(&counted);
-    let count = move || {
-        counter.fetch_add(1, Ordering::Relaxed);
-        false
-    };
-    replica.connection().progress_handler(100, Some(count)).unwrap();
-    sync(replica, remote).await;
-    replica.connection().progress_handler(0, None::<fn() -> bool>).unwrap();
-    counted.load(Ordering::Relaxed)
-}
-
 /// By reading: each batch of a merge, and each idle sync, counted all that waited for a table or a column.
 #[tokio::test]
 async fn changes_that_wait_for_a_table_or_a_column_make_no_other_sync_longer() {
@@ -188,7 +171,7 @@ async fn changes_that_wait_for_a_table_or_a_column_make_no_other_sync_longer() {
         run(&a, &format!("{numbers} INSERT INTO other SELECT '{rows}-' || n FROM n"));
         run(&a, &format!("{numbers} INSERT INTO note SELECT '{rows}-' || n, n FROM n"));
         converge(&[&a, &b], &remote).await;
-        idle.push(steps(&b, &remote).await);
+        idle.push(work(&b, &remote).await);
     }
     assert!(b.status().await.unwrap().unknown > 4_000);
     assert!(idle[0] > 0 && idle[1] < 2 * idle[0], "{idle:?}");
