@@ -1,7 +1,7 @@
 //! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own writes are read.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
@@ -124,8 +124,15 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
     let conn = log.conn;
     let database = get_metadata(conn, Metadata::DatabaseUuid)?.unwrap_or_default();
     let recorder = Recorder::new(log, world)?;
-    let mut sealer =
-        Sealer { recorder, database, sources: HashMap::new(), rekeyed: Vec::new(), moves: None, changes: 0 };
+    let mut sealer = Sealer {
+        recorder,
+        database,
+        sources: HashMap::new(),
+        rekeyed: Vec::new(),
+        unheard: HashSet::new(),
+        moves: None,
+        changes: 0,
+    };
     let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
     let mut rows = statement.query([BATCH as i64])?;
     let (mut read, mut last): (usize, i64) = (0, 0);
@@ -162,6 +169,8 @@ struct Sealer<'a, 'c> {
     sources: HashMap<i64, Rc<Recorded>>,
     /// Rows with a local integer that got another identity.
     rekeyed: Vec<Rekeyed>,
+    /// Rows of which an update is the first that is heard.
+    unheard: HashSet<String>,
     /// Where the journal has rows moved to another integer, once that was asked for.
     moves: Option<Moves>,
     changes: u64,
@@ -291,14 +300,20 @@ impl<'c> Sealer<'_, 'c> {
     }
 
     fn insert_as_it_stands(&mut self, written: &Written<'_, '_>) -> Result<()> {
-        let (conn, recorded) = (self.conn(), written.recorded);
         let entity_id = self.new_entity(written)?;
+        self.write_as_it_stands(written, &entity_id, true)?;
+        self.unheard.insert(entity_id);
+        Ok(())
+    }
+
+    fn write_as_it_stands(&mut self, written: &Written<'_, '_>, entity_id: &str, is_insert: bool) -> Result<()> {
+        let (conn, recorded) = (self.conn(), written.recorded);
         let first = recorded.source.lead_len();
         recorded.each_live_row(conn, &condition(recorded.source.locator(), 1), &written.lead, |_, row| {
-            self.bind(written, &entity_id)?;
+            self.bind(written, entity_id)?;
             let id = self.recorder.next_id(written.ms);
-            self.recorder
-                .write(id, recorded, &entity_id, written.local(), true, &|n| Ok(Some(row.get_ref(first + n)?)))?;
+            let value = |n| Ok(Some(row.get_ref(first + n)?));
+            self.recorder.write(id, recorded, entity_id, written.local(), is_insert, &value)?;
             self.changes += 1;
             Ok(())
         })
@@ -311,8 +326,14 @@ impl<'c> Sealer<'_, 'c> {
         let Some(entity_id) = entity_of(conn, source.table_no, old)? else {
             return self.insert(written);
         };
+        let was_written = written.local().map(|now| entity_of(conn, source.table_no, now)).transpose()?.flatten();
         self.bind(written, &entity_id)?;
-        self.write(written, &entity_id, true, false)
+        self.write(written, &entity_id, true, false)?;
+        // What a cascade of the same statement wrote under the new integer came before this, and went to a row of its own.
+        match was_written.is_some_and(|other| self.unheard.remove(&other)) {
+            true => self.write_as_it_stands(written, &entity_id, false),
+            false => Ok(()),
+        }
     }
 
     fn rekey(&mut self, written: &Written<'_, '_>) -> Result<()> {
