@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::integers::{alike, ask, converge, held, usual};
+use common::integers::{alike, ask, converge, held, unenforced, usual};
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::Connection;
@@ -279,14 +279,7 @@ async fn an_unenforced_reference_is_null_until_its_row_comes() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().join("remote");
     let shared = remote(folder.to_str().unwrap());
-    let make = async || {
-        let replica = Replica::in_memory().unwrap();
-        run(&replica, schema);
-        let mut options = TrackOptions::default();
-        options.enforce_fk = Some(false);
-        replica.track_all(&options).await.unwrap();
-        replica
-    };
+    let make = async || unenforced(schema).await;
     let (a, b) = (make().await, make().await);
     converge(&[&a, &b], &shared).await;
     run(&b, "INSERT INTO p VALUES (1, 'b')");

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::integers::{alike, ask, converge, held, usual};
+use common::integers::{alike, ask, converge, held, unenforced, usual};
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::config::DbConfig;
@@ -47,14 +47,7 @@ async fn references_in_columns_of_text_follow_their_rows() {
                  {}",
                 if indexed { "CREATE INDEX by_of ON child (of)" } else { "" }
             );
-            let make = async || {
-                let replica = Replica::in_memory().unwrap();
-                run(&replica, &schema);
-                let mut options = TrackOptions::default();
-                options.enforce_fk = Some(false);
-                replica.track_all(&options).await.unwrap();
-                replica
-            };
+            let make = async || unenforced(&schema).await;
             let (a, b, remote) = (make().await, make().await, fresh_remote());
             let seal = async |replica: &Replica| {
                 if is_sealed {
@@ -132,14 +125,7 @@ async fn a_reference_to_an_integer_that_two_rows_had_is_to_the_last_one() {
     let pairs = "SELECT c.v, p.v FROM t AS c LEFT JOIN t AS p ON p.id = c.r WHERE c.v = 'b'";
     for (then, to) in [("DELETE FROM t WHERE id = 1", "NULL"), ("UPDATE t SET id = 9 WHERE id = 1", "'c'")] {
         for is_sealed in [false, true] {
-            let make = async || {
-                let replica = Replica::in_memory().unwrap();
-                run(&replica, schema);
-                let mut options = TrackOptions::default();
-                options.enforce_fk = Some(false);
-                replica.track_all(&options).await.unwrap();
-                replica
-            };
+            let make = async || unenforced(schema).await;
             let (a, b, remote) = (make().await, make().await, fresh_remote());
             run(&a, "INSERT INTO t VALUES (1, NULL, 'a'), (2, 1, 'b')");
             if is_sealed {

@@ -13,6 +13,16 @@ pub async fn usual(schema: &str) -> Replica {
     replica
 }
 
+/// The same, where no replica holds rows without a parent.
+pub async fn unenforced(schema: &str) -> Replica {
+    let replica = Replica::in_memory().unwrap();
+    run(&replica, schema);
+    let mut options = TrackOptions::default();
+    options.enforce_fk = Some(false);
+    replica.track_all(&options).await.unwrap();
+    replica
+}
+
 /// Syncs until nobody has anything new; all are copies of one database.
 pub async fn converge(replicas: &[&Replica], remote: &zvon::Remote) {
     let mut options = SyncOptions::default();
