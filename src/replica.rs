@@ -7,7 +7,7 @@ use std::sync::Arc;
 use rusqlite::Connection;
 
 use crate::capture::{AlterEnd, TrackedNow, Wanted, alter_begin, alter_end, seal, seal_within, track, untrack};
-use crate::changelog::{Log, doubt_remote};
+use crate::changelog::{Log, doubt_remote, find_tracked};
 use crate::db::{
     DatabaseKey, Metadata, Turns, create_replica, encrypt_database, forget_metadata, get_metadata, immediate, is_blank,
     open_damaged, open_database, open_replica, same_name, set_metadata, table_names,
@@ -270,8 +270,13 @@ impl Replica {
                 };
                 let mut done = tables.iter().map(track_one).collect::<Result<Vec<TrackedNow>>>()?;
                 sync::define(log.conn)?;
-                for now in done.iter_mut().filter(|_| redefine) {
-                    sync::redefine(log.conn, &mut now.tracked)?;
+                for now in &mut done {
+                    if let Some(tracked) = find_tracked(log.conn, now.tracked.table_no())? {
+                        now.tracked = tracked;
+                    }
+                    if redefine {
+                        sync::redefine(log.conn, &mut now.tracked)?;
+                    }
                 }
                 Ok(done)
             });

@@ -480,6 +480,26 @@ async fn a_table_that_is_tracked_later_takes_its_foreign_keys_from_those_who_wer
     }
 }
 
+/// Its changes were pulled before: they were merged into it by the other key, and the next sync alone noticed.
+#[tokio::test]
+async fn a_table_that_is_tracked_by_another_key_than_its_changes_have_shows_none_of_them() {
+    let schema = "CREATE TABLE t (id TEXT PRIMARY KEY, u TEXT NOT NULL UNIQUE, v TEXT)";
+    let (a, b, remote) = (replica(schema).await, replica(NOTES).await, fresh_remote());
+    run(&a, "INSERT INTO t VALUES ('1', 'u1', 'a')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, schema);
+    run(&b, "INSERT INTO t VALUES ('2', 'u2', 'b')");
+    let mut by_u = TrackOptions::default();
+    by_u.key = vec!["u".into()];
+    let reports = b.track(&["t"], &by_u).await.unwrap();
+    assert!(reports[0].notice.contains("neither merged nor pushed"), "{reports:?}");
+    for _ in 0..2 {
+        assert_eq!(table(&b, "t"), ["'2'|'u2'|'b'"]);
+        sync(&b, &remote).await;
+    }
+    assert_eq!(sync(&a, &remote).await.pulled, 0);
+}
+
 const AS_BACKUP: &str =
     "ALTER TABLE note RENAME TO note_backup; CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 

@@ -35,15 +35,17 @@ const BATCH_BYTES: usize = 4 << 20;
 /// Makes a definition for every tracked table that has none, or another schema than its newest. Returns notices.
 pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
     let all = definitions(conn)?;
-    for tracked in list_tracked(conn)?.into_iter().filter(Tracked::is_live) {
+    for mut tracked in list_tracked(conn)?.into_iter().filter(Tracked::is_live) {
         let Some(statements) = statements_of(conn, tracked.name())? else { continue };
         let known: Vec<TableDefinition> =
             all.iter().filter(|d| d.table_no == tracked.table_no()).filter_map(decode).collect();
         // A schema that some version had is an older replica's: only what nobody has defined is a change. Whether foreign keys are
         // enforced is the newest version's word, which this replica follows until its user says otherwise.
         let newest = newest_definition(conn, tracked.table_no())?.as_ref().and_then(decode);
-        if newest.as_ref().is_some_and(|newest| !has_key_of(&tracked, newest)) {
-            // The next look at the remotes blocks it. Another key counts where its user says so (`redefine`).
+        if let Some(newest) = newest.as_ref().filter(|newest| !has_key_of(&tracked, newest)) {
+            // What came before the table was tracked is of other rows. Another key counts where its user says so (`redefine`).
+            tracked.blocked = other_key(&tracked, newest);
+            save_tracked(conn, &tracked)?;
             continue;
         }
         let follows = newest.is_none_or(|newest| newest.enforce_fk == tracked.enforce_fk);
@@ -311,14 +313,18 @@ fn follow(tracked: &mut Tracked, newest: &TableDefinition) -> Option<String> {
         tracked.blocked.clear();
         return None;
     }
-    let name = tracked.name();
-    let (here, there) = (key_words(&logged_key(tracked)), key_words(&newest.key));
-    let why = format!(
-        "{name}: a row is known by {here} here and by {there} on the remote; the table is neither merged nor pushed (`zvon track \
-         {name} --redefine` if it is right here)"
-    );
+    let why = other_key(tracked, newest);
     tracked.blocked.clone_from(&why);
     Some(why)
+}
+
+fn other_key(tracked: &Tracked, newest: &TableDefinition) -> String {
+    let name = tracked.name();
+    let (here, there) = (key_words(&logged_key(tracked)), key_words(&newest.key));
+    format!(
+        "{name}: a row is known by {here} here and by {there} on the remote; the table is neither merged nor pushed (`zvon track \
+         {name} --redefine` if it is right here)"
+    )
 }
 
 /// Whether a table's rows are known here by what a definition says.
