@@ -7,7 +7,7 @@ use std::sync::Arc;
 use common::faulty_store::{FaultyStore, Request, Verdict};
 use common::*;
 use object_store::memory::InMemory;
-use zvon::{Join, Replica, SyncOptions, TrackOptions, UnknownName};
+use zvon::{AlterOptions, Join, Replica, SyncOptions, TrackOptions, UnknownName};
 
 const NOTES: &str = "CREATE TABLE note (id TEXT PRIMARY KEY, title TEXT, n INTEGER)";
 const THREE: &str = "INSERT INTO note VALUES ('1', 'one', 1), ('2', 'two', 2), ('3', 'three', 3)";
@@ -498,6 +498,22 @@ async fn a_table_that_is_tracked_by_another_key_than_its_changes_have_shows_none
         sync(&b, &remote).await;
     }
     assert_eq!(sync(&a, &remote).await.pulled, 0);
+}
+
+/// A table that was renamed keeps its name in the log: what is said of that is not said of a new table of the name.
+#[tokio::test]
+async fn a_new_table_under_a_freed_name_has_foreign_keys_of_its_own() {
+    let schema = "CREATE TABLE c (id TEXT PRIMARY KEY, p TEXT REFERENCES p)";
+    let a = replica(&format!("CREATE TABLE p (id TEXT PRIMARY KEY); {schema}")).await;
+    a.alter_begin(&["c"]).await.unwrap();
+    run(&a, "ALTER TABLE c RENAME TO d");
+    a.alter_end("c", &AlterOptions::default()).await.unwrap();
+    run(&a, schema);
+    run(&a, "INSERT INTO c VALUES ('1', 'nobody')");
+    let reports = a.track(&["c"], &keyed()).await.unwrap();
+    assert!(reports[0].notice.contains("foreign keys are not enforced"), "{reports:?}");
+    assert_eq!(table(&a, "c"), ["'1'|'nobody'"]);
+    alike(&[&a], &fresh_remote(), "c").await;
 }
 
 const AS_BACKUP: &str =

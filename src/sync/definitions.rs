@@ -59,7 +59,10 @@ pub(crate) fn define(conn: &Connection) -> Result<Vec<String>> {
 
 /// Whether foreign keys of a table that is not tracked yet are enforced, where its newest known definition says so.
 pub(crate) fn is_enforced_elsewhere(conn: &Connection, table: &str) -> Result<Option<bool>> {
-    if list_tracked(conn)?.iter().any(|tracked| same_name(tracked.name(), table)) {
+    // A table that was renamed here keeps the name in the log, and what is said there of it.
+    let has_name =
+        |tracked: &Tracked| same_name(tracked.name(), table) || same_name(&tracked.source.entity_type, table);
+    if list_tracked(conn)?.iter().any(has_name) {
         return Ok(None);
     }
     let Some(no) = Names::find(conn, &lower(table))? else { return Ok(None) };
