@@ -252,3 +252,18 @@ async fn a_layout_that_somebody_chose_outlives_one_that_nobody_chose() {
         assert_verified(replica, &folder.remote()).await;
     }
 }
+
+/// Whether such a remote is an encrypted one is looked for in its first bytes, and no store gives those of nothing.
+#[tokio::test]
+async fn an_empty_file_on_a_remote_that_only_plain_writers_know_stops_nobody() {
+    let store = Arc::new(InMemory::new());
+    let whole = msgpack(&note_change(&old_id(2), "2", &serde_json::json!({ "title": "plain" })));
+    for (id, bytes) in [(old_id(1), Vec::new()), (old_id(2), whole)] {
+        store.put(&format!("base/{}", file_name(&id)).into(), bytes.into()).await.unwrap();
+    }
+    let remote = Remote::from_store("memory://plain", store, "base").unwrap();
+    let newcomer = replica(TABLES).await;
+    let report = sync(&newcomer, &remote).await;
+    assert_eq!((report.pulled, report.newly_rejected.len()), (1, 1));
+    assert_eq!(table(&newcomer, "note"), ["'2'|'plain'|NULL"]);
+}

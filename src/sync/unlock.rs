@@ -215,11 +215,14 @@ async fn signs(remote: &Remote, remembered: &Remembered, listing: &Listing) -> R
     Ok(signs)
 }
 
-/// Whether one of a few objects is sealed. One that is gone again, or that nobody may read, says nothing.
+/// Whether one of a few objects is sealed. One that is gone again, or that nobody may read, says nothing; of one that is empty no store
+/// gives the first bytes.
 async fn any_sealed(remote: &Remote, listing: &Listing) -> Result<bool> {
-    let packs = listing.packs.iter().map(|listed| ObjectName::Pack(listed.id)).take(SAMPLES);
-    let changes = listing.changes.iter().map(|listed| ObjectName::Change(listed.id)).take(SAMPLES);
-    let others = listing.others.iter().map(|listed| listed.name).take(SAMPLES);
+    let packs = listing.packs.iter().filter(|listed| listed.size > 0);
+    let packs = packs.map(|listed| ObjectName::Pack(listed.id)).take(SAMPLES);
+    let changes = listing.changes.iter().filter(|listed| listed.size > 0);
+    let changes = changes.map(|listed| ObjectName::Change(listed.id)).take(SAMPLES);
+    let others = listing.others.iter().filter(|listed| listed.size > 0).map(|listed| listed.name).take(SAMPLES);
     for name in packs.chain(changes).chain(others) {
         match remote.looks_sealed(&name).await {
             Ok(Some(true)) => return Ok(true),
