@@ -772,6 +772,22 @@ fn a_single_file_of_any_kind_that_cannot_be_read_holds_up_no_other() {
     }
 }
 
+/// To count the rows that meet, files are read before anything is known of them.
+#[test]
+fn a_file_that_may_not_be_read_does_not_hide_how_to_join() {
+    let bound = Bound::new();
+    bound.sql("data/x.db", NOTES);
+    bound.give("data/x.db");
+    bound.done(&["init", "data/x.db", "--remote", "shared"]);
+    bound.done(&["--db", "data/x.db", "track", "--all"]);
+    bound.sql("data/x.db", "INSERT INTO note VALUES ('data/b.db', 'another')");
+    let name = format!("shared/changes/{}", names_in(&bound, "changes")[0]);
+    bound.permit(&name, 0o000);
+    let words = ["note: 1 of its 1 rows there are here too", "--join same"];
+    bound.fails(&["--db", "data/x.db", "sync"], &words);
+    bound.permit(&name, 0o644);
+}
+
 /// Puts one more file of a kind on the remote, by `b`, and says where.
 fn make_one_more(bound: &Bound, folder: &str, known: &[String]) -> String {
     match folder {

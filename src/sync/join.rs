@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures::{StreamExt, TryStreamExt};
 
 use super::Session;
-use super::packs::{Ask, PackReader, Unread};
+use super::packs::{Ask, PackReader, Unread, is_of_file};
 use crate::capture::seal_within;
 use crate::changelog::{Log, Names, separate};
 use crate::db::immediate;
@@ -68,10 +68,11 @@ async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Re
     let ids: Vec<ChangeId> = listing.changes.iter().take(MAX_READ).map(|listed| listed.id).collect();
     let files = futures::stream::iter(ids)
         .map(|id| async move {
-            Ok::<_, Error>(match remote.get(&ObjectName::Change(id), limit).await? {
-                Fetched::Bytes(bytes) => decode_change(id, &bytes).ok(),
-                _ => None,
-            })
+            match remote.get(&ObjectName::Change(id), limit).await {
+                Ok(Fetched::Bytes(bytes)) => Ok(decode_change(id, &bytes).ok()),
+                Err(error) if !is_of_file(remote, &error) => Err(error),
+                _ => Ok(None),
+            }
         })
         .buffered(session.settings.concurrency.clamp(1, 16));
     let mut chunks = std::pin::pin!(files.try_chunks(BATCH));
@@ -81,8 +82,8 @@ async fn count(session: &Session, remote: &Remote, listing: &Arc<Listing>) -> Re
     for pack in &listing.packs {
         let mut reader = PackReader::start(remote, pack.id, Ask::Whole, session.settings.transfer_budget);
         match counter.add_pack(session, &mut reader).await {
-            Err(Unread::Failed(error)) => return Err(error),
-            Ok(()) | Err(Unread::Gone | Unread::Bad(_)) => {}
+            Err(Unread::Failed(error)) if !is_of_file(remote, &error) => return Err(error),
+            Ok(()) | Err(Unread::Gone | Unread::Bad(_) | Unread::Failed(_)) => {}
         }
     }
     Ok((counter.counts, counter.read))

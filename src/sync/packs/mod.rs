@@ -353,7 +353,7 @@ pub(super) async fn any_known(session: &Session, remote: &Remote, listing: &List
 }
 
 /// Whether it is that one file alone that cannot be read.
-fn is_of_file(remote: &Remote, error: &Error) -> bool {
+pub(super) fn is_of_file(remote: &Remote, error: &Error) -> bool {
     remote.keeps_back(error) || remote.is_damaged(error)
 }
 
