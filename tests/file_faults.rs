@@ -812,6 +812,63 @@ fn make_one_more(bound: &Bound, folder: &str, known: &[String]) -> String {
     format!("shared/{folder}/{new}")
 }
 
+/// Nobody knows what a remote is without its identity, nor for whom to seal what is written without its keys. Who has read them goes on.
+#[test]
+fn an_identity_or_a_key_file_that_cannot_be_read_is_named_with_what_to_do() {
+    let bound = Bound::new();
+    fs::create_dir(bound.path("sealed")).unwrap();
+    bound.give("sealed");
+    bound.done(&["key", "generate", "data/me.key"]);
+    bound.sql("data/e.db", NOTES);
+    bound.give("data/e.db");
+    let with_key = |args: &[&'static str]| [args, &["--key-file", "data/me.key"]].concat();
+    bound.done(&with_key(&["init", "data/e.db", "--remote", "sealed", "--encrypt"]));
+    bound.done(&["--db", "data/e.db", "track", "--all"]);
+    bound.done(&with_key(&["--db", "data/e.db", "sync"]));
+    let plain =
+        (["clone", "shared", "data/c.db"].to_vec(), "shared", "identity", ["--db", "data/a.db", "sync"].to_vec());
+    let sealed =
+        (with_key(&["clone", "sealed", "data/c.db"]), "sealed", "keys", with_key(&["--db", "data/e.db", "sync"]));
+    for (newcomer, remote, folder, member) in [plain, sealed] {
+        let files = fs::read_dir(bound.path(remote).join(folder)).unwrap();
+        let name = files.map(|entry| entry.unwrap().file_name().into_string().unwrap()).next().unwrap();
+        let (path, name) = (format!("{remote}/{folder}/{name}"), format!("{folder}/{name}"));
+        bound.permit(&path, 0o000);
+        bound.fails(&newcomer, &[&name, "nothing was merged or pushed", "may not read it; check its permissions"]);
+        bound.done(&member);
+        bound.permit(&path, 0o644);
+        if let Some(library) = failing_calls() {
+            let mut command = bound.command(&newcomer);
+            command.env("LD_PRELOAD", library).env("FAIL_CALL", "read").env("FAIL_PATH", &path);
+            command.env("FAIL_AT", "1").env("FAIL_ON", "1").env("FAIL_ERRNO", (Errno::Eio as i32).to_string());
+            let said = String::from_utf8(command.env("FAIL_LOG", "/dev/null").output().unwrap().stderr).unwrap();
+            assert!(
+                said.contains(&name) && said.contains("the disk fails to read it; remove it if that stays so"),
+                "{said}"
+            );
+        }
+        // A folder in its place: it is missing, and cannot be put back.
+        let whole = fs::read(bound.path(&path)).unwrap();
+        fs::remove_file(bound.path(&path)).unwrap();
+        fs::create_dir(bound.path(&path)).unwrap();
+        bound.fails(&member, &["cannot write", &name, "a folder lies where a file belongs; move it away"]);
+        fs::remove_dir(bound.path(&path)).unwrap();
+        // Damaged: who has read it before goes on, and once it is removed puts it back.
+        fs::write(bound.path(&path), &whole[..9]).unwrap();
+        bound.give(&path);
+        bound.fails(
+            &newcomer,
+            &[&name, "nothing was merged or pushed", "sync again if it may still be on its way, else remove it"],
+        );
+        bound.done(&member);
+        fs::remove_file(bound.path(&path)).unwrap();
+        bound.done(&member);
+        assert!(bound.path(&path).exists());
+        bound.done(&newcomer);
+        fs::remove_file(bound.path("data/c.db")).unwrap();
+    }
+}
+
 #[test]
 fn a_thorough_look_goes_on_beyond_a_file_that_may_not_be_read() {
     let bound = Bound::new();

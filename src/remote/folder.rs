@@ -274,6 +274,7 @@ fn cannot(doing: &str, path: &Path, error: io::Error) -> Error {
     let advice = match error.kind() {
         IoErrorKind::NotADirectory | IoErrorKind::AlreadyExists if path.is_file() => ": it is a file, not a folder",
         IoErrorKind::NotADirectory => ": a part of the path is a file, not a folder",
+        IoErrorKind::IsADirectory => ": a folder lies where a file belongs; move it away",
         IoErrorKind::PermissionDenied | IoErrorKind::ReadOnlyFilesystem => ": check the folder's permissions",
         IoErrorKind::StorageFull | IoErrorKind::QuotaExceeded => ": make room on the disk",
         IoErrorKind::NotFound => ": check that the folder is there, and its drive mounted",

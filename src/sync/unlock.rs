@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::plan::KEPT_BACK;
 use super::{IDENTITY_LIMIT, Session};
 use crate::blocking::blocking;
 use crate::changelog::{
@@ -14,9 +15,9 @@ use crate::changelog::{
 use crate::db::immediate;
 use crate::error::{Error, ErrorKind, Result};
 use crate::model::{ChangeId, Clock};
-use crate::remote::{Fetched, Listing, Remote};
+use crate::remote::{DAMAGED, Fetched, Listing, Remote};
 use crate::seal::{BadKeys, Keyring, MAX_KEY_FILE_BYTES, Opening, Pin, Secret};
-use crate::wire::{ObjectName, RemoteIdentity};
+use crate::wire::{BadFile, ObjectName, RemoteIdentity};
 
 /// The most key files that are looked at; each change of the keys makes one.
 const MAX_KEY_FILES: usize = 10_000;
@@ -233,22 +234,43 @@ async fn any_sealed(remote: &Remote, listing: &Listing) -> Result<bool> {
     Ok(false)
 }
 
+/// What is to be done about an identity or a key file that is none.
+const IS_NONE: &str = "sync again if it may still be on its way, else remove it";
+
 async fn read_identity(remote: &Remote, id: ChangeId) -> Result<Option<RemoteIdentity>> {
     let name = ObjectName::Identity(id);
-    let refuse = |why: &dyn std::fmt::Display| {
-        Error::new(ErrorKind::Remote, format!("{}: {name} cannot be read: {why}", remote.url()))
-    };
-    match remote.get(&name, IDENTITY_LIMIT).await? {
+    let refuse = |why: &dyn std::fmt::Display| unreadable(remote, &name, why);
+    match get_needed(remote, &name, IDENTITY_LIMIT).await? {
         Fetched::Gone => Ok(None),
-        Fetched::Bytes(bytes) => {
-            let identity = RemoteIdentity::decode(&bytes).map_err(|bad| refuse(&bad).caused_by(bad))?;
-            match identity.identity == id.to_string() {
-                true => Ok(Some(identity)),
-                false => Err(refuse(&"it holds the identity of another remote")),
-            }
-        }
-        Fetched::TooLarge | Fetched::Unopened(_) => Err(refuse(&"it is larger than any identity")),
+        Fetched::Bytes(bytes) => match RemoteIdentity::decode(&bytes) {
+            Ok(identity) if identity.identity == id.to_string() => Ok(Some(identity)),
+            Ok(_) => Err(refuse(&format!("it holds the identity of another remote; {IS_NONE}"))),
+            Err(bad @ (BadFile::NewerFormat | BadFile::UnknownRequirement)) => Err(refuse(&bad).caused_by(bad)),
+            Err(bad) => Err(refuse(&format!("{bad}; {IS_NONE}")).caused_by(bad)),
+        },
+        Fetched::TooLarge | Fetched::Unopened(_) => Err(refuse(&format!("it is larger than any identity; {IS_NONE}"))),
     }
+}
+
+/// An identity or a key file, without which nobody knows what the remote is, or who is to read what is written there: where it cannot
+/// be read, nothing may go on.
+async fn get_needed(remote: &Remote, name: &ObjectName, limit: u64) -> Result<Fetched> {
+    let refuse = |why: &str, error| Err(unreadable(remote, name, &why).caused_by(error));
+    match remote.get(name, limit).await {
+        Err(error) if remote.keeps_back(&error) => refuse(KEPT_BACK, error),
+        Err(error) if remote.is_damaged(&error) => {
+            let why = format!(
+                "{DAMAGED}; remove it if that stays so: a replica that has seen it puts it back where it is needed"
+            );
+            refuse(&why, error)
+        }
+        fetched => fetched,
+    }
+}
+
+fn unreadable(remote: &Remote, name: &ObjectName, why: &dyn std::fmt::Display) -> Error {
+    let message = format!("{}: {name} cannot be read, and nothing was merged or pushed: {why}", remote.url());
+    Error::new(ErrorKind::Remote, message)
 }
 
 fn listed_identities(listing: &Listing) -> impl Iterator<Item = ChangeId> {
@@ -314,7 +336,7 @@ async fn key_file(remote: &Remote, pins: &[Pin], epoch: ChangeId) -> Result<Opti
     if let Some(file) = pins.iter().find(|pin| pin.epoch == epoch).and_then(|pin| pin.file.clone()) {
         return Ok(Some(file));
     }
-    match remote.get(&ObjectName::Keys(epoch), MAX_KEY_FILE_BYTES).await? {
+    match get_needed(remote, &ObjectName::Keys(epoch), MAX_KEY_FILE_BYTES).await? {
         Fetched::Bytes(bytes) => Ok(Some(bytes)),
         Fetched::Gone => Ok(None),
         Fetched::TooLarge | Fetched::Unopened(_) => Err(BadKeys::Damaged(epoch).into_error(remote.url())),
