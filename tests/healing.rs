@@ -319,7 +319,7 @@ async fn a_change_that_came_another_way_is_put_over_its_damaged_file() {
     assert_eq!(sync(&a, &home.remote()).await.pulled, 4);
     assert_eq!(sync(&a, &office.remote()).await.pulled, 1);
     let report = sync(&a, &home.remote()).await;
-    assert_eq!((report.pushed, report.requests.put), (1, 1));
+    assert_eq!((report.pushed, report.requests.put, report.rejected), (1, 1, 0));
     assert_eq!(fs::read(damaged).unwrap(), whole);
     for folder in [&home, &office, &home] {
         let report = sync(&a, &folder.remote()).await;

@@ -11,8 +11,8 @@ use rusqlite::Connection;
 use super::plan::{is_damaged, is_there, listed};
 use super::{OversizeChange, RemoteRow, Session, SyncReport, kept};
 use crate::changelog::{
-    Kept, Log, Names, NewPack, Places, contains, emptied, keep, list_tracked, lose, lost, pushed_seq, read_change,
-    regain, remember_pack, set_pushed, unkeep,
+    Kept, Log, Names, NewPack, Places, contains, count_refused, emptied, forget_refused, keep, list_tracked, lose,
+    lost, pushed_seq, read_change, regain, remember_pack, set_pushed, unkeep,
 };
 use crate::db::{Metadata, get_metadata, immediate, set_metadata};
 use crate::error::{Error, Result};
@@ -331,12 +331,16 @@ async fn put_part(
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
-            let emptied_now = emptied(&tx)?;
+            let (emptied_now, any_refused) = (emptied(&tx)?, count_refused(&tx, no)? > 0);
             if let Some((name, packed)) = &pack {
                 remember_pack(&tx, no, own_pack(*name, packed, epoch), now_ms)?;
             }
             let mut places = Places::new(&tx, no)?;
             loose.iter().try_for_each(|id| places.remember_loose(*id))?;
+            if any_refused {
+                // What was refused was overwritten.
+                loose.iter().try_for_each(|id| forget_refused(&tx, no, &ObjectName::Change(*id).to_string()))?;
+            }
             kept.iter().try_for_each(|kept| keep(&tx, kept))?;
             regained.iter().try_for_each(|id| regain(&tx, no, *id))?;
             // Where another sync found the remote empty meanwhile, what was there when this one began has no place any more.
