@@ -341,6 +341,38 @@ async fn packs_that_piled_up_are_joined_beside_the_watch() {
     assert!(!rest.iter().any(|event| matches!(event, WatchEvent::Compacted { .. })), "{rest:?}");
 }
 
+/// It was logged, and nobody who watches reads that.
+#[tokio::test(start_paused = true)]
+async fn a_compaction_that_fails_beside_a_watch_is_told_of() {
+    let fails = Arc::new(AtomicBool::new(false));
+    let rule = {
+        let fails = Arc::clone(&fails);
+        move |_, request| match fails.load(Ordering::SeqCst) && request == Request::Get {
+            true => Verdict::FailBefore,
+            false => Verdict::Pass,
+        }
+    };
+    let (replica, remote) = (replica(NOTES).await, in_store(FaultyStore::new(&Arc::new(InMemory::new()), rule)));
+    for n in 0..8 {
+        import(&replica, n, "x");
+        sync(&replica, &remote).await;
+    }
+    let mut watch = Watching::start(&replica, &remote);
+    assert!(watch.synced_for(WatchCause::Start).await.compaction_due);
+    let WatchEvent::Compacted { .. } = watch.event().await else { panic!("no compaction") };
+    fails.store(true, Ordering::SeqCst);
+    // Before what a pack holds is removed, the pack is read.
+    let ripe = "UPDATE ZV_PACK SET covered_ms = covered_ms - 100000000, seen_ms = seen_ms - 100000000";
+    replica.connection().execute_batch(ripe).unwrap();
+    import(&replica, 8, "x");
+    while !watch.synced().await.1.compaction_due {}
+    let WatchEvent::CompactionFailed { error } = watch.event().await else { panic!("not told") };
+    assert_eq!(error.kind(), ErrorKind::Remote);
+    // It waits before it tries again, and syncs go on.
+    assert!(!watch.synced().await.1.compaction_due);
+    watch.stop().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_watch_that_is_told_not_to_compact_does_not() {
     let store = FaultyStore::new(&Arc::new(InMemory::new()), |_, _| Verdict::Pass);

@@ -104,6 +104,11 @@ pub enum WatchEvent {
         /// What that did.
         report: CompactReport,
     },
+    /// A compaction failed. It is tried again once a sync finds it due, which it does ever later. Syncs go on.
+    CompactionFailed {
+        /// Why.
+        error: Error,
+    },
     /// A sync failed, and will be tried again.
     Failed {
         /// Why.
@@ -291,11 +296,14 @@ impl<'a> Watch<'a> {
         self.compactions.spawn(async move { sync::compact(&session, &remote, &options).await });
     }
 
-    /// Tells of a compaction that has ended. One that failed is begun anew after another sync finds it due.
+    /// Tells of a compaction that has ended.
     fn compacted(done: Result<Result<CompactReport>, JoinError>, on_event: &mut impl FnMut(WatchEvent)) {
         match done.map_err(|e| Error::new(ErrorKind::Interrupted, "the compaction stopped").caused_by(e)) {
             Ok(Ok(report)) => on_event(WatchEvent::Compacted { report }),
-            Ok(Err(error)) | Err(error) => tracing::info!(%error, "the compaction failed"),
+            Ok(Err(error)) | Err(error) => {
+                tracing::info!(%error, "the compaction failed");
+                on_event(WatchEvent::CompactionFailed { error });
+            }
         }
     }
 

@@ -44,7 +44,7 @@ pub enum Command {
     ///
     /// It hears of commits by any program and of files that appear in a folder, and looks at a bucket from time to time. A
     /// remote that does not answer is tried again until it does. SIGTERM ends it too; both with exit code 0. With --json it
-    /// prints a document a line: started, synced, compacted, failed, stopped.
+    /// prints a document a line: started, synced, compacted, compaction_failed, failed, stopped.
     Watch(watch::Args),
     /// Show the replica, its tables and remotes, and what waits.
     Status(status::Args),

@@ -76,6 +76,10 @@ enum Line<'a> {
         #[serde(flatten)]
         report: &'a CompactReport,
     },
+    CompactionFailed {
+        time: &'a str,
+        error: &'a Told,
+    },
     Failed {
         time: &'a str,
         error: &'a Told,
@@ -154,6 +158,12 @@ impl<'a> Teller<'a> {
                     let removed = text::count(report.removed_files + report.removed_packs, "file", "files");
                     format!("{time} Compacted: {} into {packs}, {removed} removed\n", text::changes(report.changes))
                 })
+            }
+            WatchEvent::CompactionFailed { error } => {
+                let Failure::Error(told) = Failure::from(error) else { return Ok(()) };
+                self.output
+                    .warn(&format!("the remote was not compacted: {}; it is tried again later", told.with_causes()));
+                self.output.line(&Line::CompactionFailed { time, error: &told }, String::new)
             }
             WatchEvent::Failed { error, again, retry_in } => {
                 self.story.borrow_mut().is_failing = true;
