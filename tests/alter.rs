@@ -178,6 +178,56 @@ async fn a_rebuild_asks_what_it_cannot_know() {
     verified(&[&a, &b], &remote).await;
 }
 
+/// The other way to make a table anew: the old one steps aside under another name, and is kept.
+const ASIDE: &str = "ALTER TABLE book RENAME TO book_old;
+    CREATE TABLE book (id INTEGER PRIMARY KEY, title TEXT, author_id INTEGER REFERENCES author, pages INTEGER DEFAULT 7);
+    INSERT INTO book (id, title, author_id) SELECT id, title, author_id FROM book_old";
+
+#[tokio::test]
+async fn a_table_made_anew_beside_the_old_one_is_the_one_of_the_name() {
+    let (a, b, remote, _home) = two().await;
+    a.alter_begin(&["book"]).await.unwrap();
+    run(&a, ASIDE);
+    let error = a.alter_end("book", &AlterOptions::default()).await.unwrap_err();
+    assert!(error.to_string().contains("--renamed isbn=pages"), "{error}");
+    let mut options = AlterOptions::default();
+    options.dropped = vec!["isbn".into()];
+    let report = a.alter_end("book", &options).await.unwrap();
+    assert_eq!((report.renamed_from, report.missing, report.deleted), (None, 0, 0));
+    run(&a, "UPDATE book SET title = 'Eins' WHERE id = 1; UPDATE book_old SET title = 'kept' WHERE id = 2");
+    run(&b, "INSERT INTO book VALUES (3, 'Three', 1, 'i3')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&a, "SELECT title, pages FROM book ORDER BY 1"), ["'Eins'|7", "'Three'|7", "'Two'|7"]);
+    assert_eq!(ask(&b, "SELECT title FROM book ORDER BY 1"), ["'Eins'", "'Three'", "'Two'"]);
+    verified(&[&a, &b], &remote).await;
+}
+
+#[tokio::test]
+async fn tables_that_change_their_names_are_told_apart() {
+    for ends in [["one", "two"], ["two", "one"]] {
+        let (a, remote) = (Replica::in_memory().unwrap(), fresh_remote());
+        run(
+            &a,
+            "CREATE TABLE one (id TEXT PRIMARY KEY, v TEXT); CREATE TABLE two (id TEXT PRIMARY KEY, v TEXT);
+            INSERT INTO one VALUES ('o', 'first'); INSERT INTO two VALUES ('t', 'second')",
+        );
+        a.track_all(&TrackOptions::default()).await.unwrap();
+        sync(&a, &remote).await;
+        a.alter_begin(&["one", "two"]).await.unwrap();
+        run(&a, "ALTER TABLE one RENAME TO three; ALTER TABLE two RENAME TO one; ALTER TABLE three RENAME TO two");
+        for end in ends {
+            let report = a.alter_end(end, &AlterOptions::default()).await.unwrap();
+            assert_eq!((report.backfilled, report.changed, report.missing), (0, 0, 0), "{report:?}");
+        }
+        assert_eq!(sync(&a, &remote).await.pushed, 0);
+        assert_eq!(
+            (table(&a, "one"), table(&a, "two")),
+            (vec!["'t'|'second'".to_owned()], vec!["'o'|'first'".to_owned()])
+        );
+        verified(&[&a], &remote).await;
+    }
+}
+
 #[tokio::test]
 async fn a_rebuild_behind_our_back_is_noticed_and_deletes_nothing() {
     let (a, b, remote, _home) = two().await;

@@ -101,15 +101,29 @@ struct Mark {
     columns: Vec<String>,
 }
 
-/// The table that is being altered under a name, which it had then or has now.
+/// The table that is being altered under a name, which it has now or had then.
 fn find(conn: &Connection, name: &str) -> Result<(Tracked, Option<Mark>)> {
-    for tracked in list_tracked(conn)?.into_iter().filter(|tracked| tracked.active && tracked.is_altering()) {
+    let (altering, others): (Vec<Tracked>, _) =
+        list_tracked(conn)?.into_iter().filter(|tracked| tracked.active).partition(Tracked::is_altering);
+    let mut by_old_name = None;
+    for tracked in altering {
         let mark = read_mark(conn, tracked.table_no())?;
-        if same_name(tracked.name(), name) || mark.as_ref().is_some_and(|mark| same_name(&mark.table, name)) {
+        if mark.as_ref().is_some_and(|mark| same_name(&mark.table, name)) {
             return Ok((tracked, mark));
         }
+        if same_name(tracked.name(), name) {
+            by_old_name = Some((tracked, mark));
+        }
     }
-    Err(Error::usage(format!("{name} is not being altered; `zvon alter begin {name}` comes before the change")))
+    let Some((tracked, mark)) = by_old_name else {
+        return Err(Error::usage(format!(
+            "{name} is not being altered; `zvon alter begin {name}` comes before the change"
+        )));
+    };
+    // A table of that name that is nobody else's was made anew, and the one that took the mark along is kept beside it.
+    let is_anothers = others.iter().any(|other| same_name(other.name(), name));
+    let is_made_anew = !is_anothers && read_table(conn, name)?.is_some();
+    Ok((tracked, mark.filter(|_| !is_made_anew)))
 }
 
 fn read_mark(conn: &Connection, table_no: u32) -> Result<Option<Mark>> {
