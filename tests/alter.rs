@@ -202,16 +202,14 @@ async fn a_table_made_anew_beside_the_old_one_is_the_one_of_the_name() {
     verified(&[&a, &b], &remote).await;
 }
 
+const TWO_TABLES: &str =
+    "CREATE TABLE one (id TEXT PRIMARY KEY, v TEXT); CREATE TABLE two (id TEXT PRIMARY KEY, v TEXT);
+    INSERT INTO one VALUES ('o', 'first'); INSERT INTO two VALUES ('t', 'second')";
+
 #[tokio::test]
 async fn tables_that_change_their_names_are_told_apart() {
     for ends in [["one", "two"], ["two", "one"]] {
-        let (a, remote) = (Replica::in_memory().unwrap(), fresh_remote());
-        run(
-            &a,
-            "CREATE TABLE one (id TEXT PRIMARY KEY, v TEXT); CREATE TABLE two (id TEXT PRIMARY KEY, v TEXT);
-            INSERT INTO one VALUES ('o', 'first'); INSERT INTO two VALUES ('t', 'second')",
-        );
-        a.track_all(&TrackOptions::default()).await.unwrap();
+        let (a, remote) = (replica(TWO_TABLES).await, fresh_remote());
         sync(&a, &remote).await;
         a.alter_begin(&["one", "two"]).await.unwrap();
         run(&a, "ALTER TABLE one RENAME TO three; ALTER TABLE two RENAME TO one; ALTER TABLE three RENAME TO two");
@@ -225,6 +223,36 @@ async fn tables_that_change_their_names_are_told_apart() {
             (vec!["'t'|'second'".to_owned()], vec!["'o'|'first'".to_owned()])
         );
         verified(&[&a], &remote).await;
+    }
+}
+
+/// The table of the name was taken for both, and its rows were recorded as rows of either.
+#[tokio::test]
+async fn a_table_that_takes_the_name_of_one_that_is_gone_is_tracked_once() {
+    let (one, two) = ("'o'|'first'".to_owned(), "'t'|'second'".to_owned());
+    for untracked_before in [false, true] {
+        for (gone, kept) in [("one", "two"), ("two", "one")] {
+            let (a, remote) = (replica(TWO_TABLES).await, fresh_remote());
+            sync(&a, &remote).await;
+            let rename = format!("DROP TABLE {gone}; ALTER TABLE {kept} RENAME TO {gone}");
+            if untracked_before {
+                a.untrack(&[gone]).await.unwrap();
+                alter(&a, kept, &rename, &AlterOptions::default()).await;
+            } else {
+                a.alter_begin(&["one", "two"]).await.unwrap();
+                run(&a, &rename);
+                a.alter_end(kept, &AlterOptions::default()).await.unwrap();
+                let error = a.alter_end(gone, &AlterOptions::default()).await.unwrap_err();
+                assert!(error.to_string().contains("is another table that is tracked"), "{error}");
+                a.untrack(&[gone]).await.unwrap();
+            }
+            a.track_all(&keyed()).await.unwrap();
+            assert_eq!(rows(&a.connection(), "SELECT count(*) FROM ZV_TRACKED WHERE active"), ["1"]);
+            let row = if gone == "one" { &two } else { &one };
+            assert_eq!(table(&a, gone), std::slice::from_ref(row));
+            assert_eq!(sync(&a, &remote).await.pushed, 0);
+            verified(&[&a], &remote).await;
+        }
     }
 }
 

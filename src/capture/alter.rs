@@ -60,6 +60,11 @@ pub(crate) fn alter_end(log: &mut Log<'_>, world: &World, name: &str, end: &Alte
         let why = "is gone, and no table says that it was renamed; create it again, or `zvon untrack` it";
         Error::schema(format!("{now} {why}"))
     })?;
+    let is_another = |other: &Tracked| other.active && !other.is_altering() && same_name(other.name(), &now);
+    if list_tracked(conn)?.iter().any(is_another) {
+        let why = "is another table that is tracked; `zvon untrack` it to let go of the one that had the name";
+        return Err(Error::schema(format!("{now} {why}")));
+    }
     let fates = fates(&before, &table, mark.as_ref(), end)?;
     let identity = identity(conn, &table, &before, &fates)?;
     let wish = Wish {

@@ -49,7 +49,9 @@ impl TrackedNow {
 
 /// Tracks a table; again, it applies what changed. Runs within the caller's transaction, the journal sealed.
 pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &TrackOptions) -> Result<TrackedNow> {
-    let before = list_tracked(log.conn)?.into_iter().find(|tracked| same_name(tracked.name(), name));
+    // A table that was let go may have had the name of one that is tracked by now.
+    let named = list_tracked(log.conn)?.into_iter().filter(|tracked| same_name(tracked.name(), name));
+    let before = named.max_by_key(|tracked| tracked.active);
     if before.as_ref().is_some_and(Tracked::is_altering) {
         return Err(Error::usage(format!("{name} is being altered; `zvon alter end {name}` ends that")));
     }
@@ -274,10 +276,14 @@ fn violates_foreign_keys(conn: &Connection, table: &str) -> Result<bool> {
 
 /// Takes a table's capture off, keeping its data and its log.
 pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
-    let found = list_tracked(log.conn)?.into_iter().find(|t| t.active && same_name(t.name(), name));
+    let named: Vec<Tracked> =
+        list_tracked(log.conn)?.into_iter().filter(|t| t.active && same_name(t.name(), name)).collect();
+    let is_anothers = named.len() > 1;
+    // Of two, one is being altered and gone, and the other has its name now.
+    let found = named.into_iter().max_by_key(Tracked::is_altering);
     let mut tracked = found.ok_or_else(|| Error::schema(format!("{name} is not tracked")))?;
     remove(log.conn, tracked.table_no())?;
-    if read_table(log.conn, name)?.is_some() {
+    if !is_anothers && read_table(log.conn, name)?.is_some() {
         leave_mark(log.conn, &tracked)?;
     }
     tracked.active = false;
