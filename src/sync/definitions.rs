@@ -184,14 +184,13 @@ pub(super) async fn pull(
         if bytes >= BATCH_BYTES {
             bytes = 0;
             let batch = std::mem::take(&mut fetched);
-            let own = own.clone();
-            session.run(move |conn| adopt(conn, &batch, &own)).await?;
+            session.run(move |conn| adopt(conn, &batch, &[])).await?;
         }
     }
     if left > 0 {
         found.notices.push(format!("{left} more table definitions are on the remote; the next syncs read them"));
     }
-    // The last look at what the tables share speaks for all of them.
+    // The last look at what the tables share speaks for all of them; what gives way does so to the newest of them.
     found.notices.extend(session.run(move |conn| adopt(conn, &fetched, &own)).await?);
     Ok(found)
 }
