@@ -409,6 +409,31 @@ async fn a_copy_that_tracks_a_table_late_says_nothing_of_rows_that_the_remote_kn
     }
 }
 
+/// By reading: more changes waited for the table than fit a batch, and a row whose change came in a later one was nothing until then.
+#[tokio::test]
+async fn rows_of_a_table_that_is_tracked_late_stay_until_the_last_of_its_changes_is_merged() {
+    let (a, remote) = (clocked(NOTES, &Wall::at(START_MS), 1).await, fresh_remote());
+    let count = "WITH n (i) AS (VALUES (1) UNION ALL SELECT i + 1 FROM n WHERE i < 4100) INSERT INTO note";
+    run(&a, &format!("{count} SELECT printf('%04d', 9999 - i), 'new', i FROM n"));
+    sync(&a, &remote).await;
+    let b = on_the_wall(Replica::in_memory().unwrap(), &Wall::at(START_MS), 2);
+    run(&b, "CREATE TABLE other (id TEXT PRIMARY KEY); INSERT INTO other VALUES ('x')");
+    b.track(&["other"], &keyed()).await.unwrap();
+    join(&b, &remote).await;
+    run(&b, NOTES);
+    run(&b, "ALTER TABLE note ADD COLUMN mine TEXT; CREATE TABLE gone (id TEXT)");
+    run(&b, &format!("{count} SELECT printf('%04d', 9999 - i), 'old', 0, 'mine' FROM n"));
+    run(&b, "CREATE TRIGGER tells AFTER DELETE ON note BEGIN INSERT INTO gone VALUES (OLD.id); END");
+    let mut options = keyed();
+    options.exclude = vec!["mine".to_owned()];
+    b.track(&["note"], &options).await.unwrap();
+    sync(&b, &remote).await;
+    let told = "SELECT title, mine, count(*) FROM note GROUP BY title, mine";
+    assert_eq!(rows(&b.connection(), told), ["'new'|'mine'|4100"]);
+    assert_eq!(rows(&b.connection(), "SELECT count(*) FROM gone"), ["0"]);
+    assert_verified(&b, &remote).await;
+}
+
 #[tokio::test]
 async fn a_replica_copied_before_its_first_sync_rewrites_no_file_of_the_other() {
     let directory = tempfile::tempdir().unwrap();
