@@ -4,8 +4,8 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params_from_iter};
 
 use crate::changelog::{
-    Keyed, Log, NewChange, References, Source, Untranslated, any_untranslated, entity_of, freed_entity, leave_out,
-    release, settle, to_logged,
+    Keyed, Log, NewChange, References, Source, Untranslated, any_held, any_untranslated, entity_of, freed_entity,
+    leave_out, release, settle, to_logged,
 };
 use crate::db::{Ident, bind_ref, bind_value, list, read_value};
 use crate::error::Result;
@@ -47,7 +47,7 @@ impl<'a, 'c> Recorder<'a, 'c> {
             references: References::load(conn)?,
             rowid_column: log.names.number(conn, ROWID_FIELD)?,
             any_left_out: any_untranslated(conn)?,
-            any_held: conn.query_row("SELECT EXISTS (SELECT 1 FROM ZV_HELD)", [], |row| row.get(0))?,
+            any_held: any_held(conn)?,
             log,
             world,
         })

@@ -32,6 +32,12 @@ pub(crate) fn count_held(conn: &Connection) -> Result<u64> {
     Ok(conn.query_row("SELECT count(*) FROM ZV_HELD", [], |row| row.get(0))?)
 }
 
+/// Whether any row is held.
+pub(crate) fn any_held(conn: &Connection) -> Result<bool> {
+    let sql = "SELECT EXISTS (SELECT 1 FROM ZV_HELD)";
+    Ok(conn.prepare_cached(sql)?.query_row([], |row| row.get(0))?)
+}
+
 /// The held rows.
 pub(crate) fn list_held(conn: &Connection) -> Result<Vec<HeldRow>> {
     let sql = "SELECT table_no, entity_id, reason, detail FROM ZV_HELD ORDER BY table_no, entity_id";

@@ -26,7 +26,9 @@ pub(crate) use conflicts::{
 };
 pub(crate) use counters::{backfills, greatest_seen, is_exposed};
 pub(crate) use epochs::{expect_encrypted, expect_nothing, is_encrypted, pins, remember_pins, set_encrypted};
-pub(crate) use held::{count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held};
+pub(crate) use held::{
+    any_held, count_held, count_pending, hold, list_held, list_pending, list_restless, release, touch_held,
+};
 pub(crate) use identity::{
     Keyed, References, bind_local, entity_of, give_up_local, integer_in, integer_to_be, local_of, move_local, named,
     referent, referred, to_local, to_logged, unbind_local,

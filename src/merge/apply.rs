@@ -12,9 +12,9 @@ use super::reason::{Reason, missing_parent, reason_of};
 use super::tables::{MergeTable, Tables};
 use super::values::{rowid_said, winners};
 use crate::changelog::{
-    Log, any_untranslated, any_waits, bind_local, clear_waits, count_held, forget_aside, freed_entity,
-    has_untranslated, hold, list_untranslated_of, local_of, named, referred, release, set_free, settle, to_local,
-    unbind_local, wait_for, waiting_for,
+    Log, any_held, any_untranslated, any_waits, bind_local, clear_waits, forget_aside, freed_entity, has_untranslated,
+    hold, list_untranslated_of, local_of, named, referred, release, set_free, settle, to_local, unbind_local, wait_for,
+    waiting_for,
 };
 use crate::db::{ForeignKey, bind_value, same_name};
 use crate::error::{Error, Result};
@@ -86,7 +86,7 @@ pub(super) struct Applier<'a, 'c> {
 impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn new(log: &'a mut Log<'c>, tables: &'a Tables, refused: &'a Refused) -> Result<Self> {
         Ok(Self {
-            any_held: count_held(log.conn)? > 0,
+            any_held: any_held(log.conn)?,
             any_waits: any_waits(log.conn)?,
             any_left_out: any_untranslated(log.conn)?,
             claims: Claims::load(log.conn)?,

@@ -189,17 +189,12 @@ impl Work {
         // What a row shows may be what a backfill said that gave way to one of these, of which more may come.
         let mut touched = if returned.len() < most { take_touched(tx, tables, most)? } else { Vec::new() };
         let vacated = take_given_up(tx, tables, &mut touched)?;
-        let mut restless = list_restless(tx)?;
+        let logged = logged_after(tx, cursor, rows_depend(tx, tables)?, most)?;
+        let may_be_last = logged.len() < most && returned.len() < most && touched.len() < most;
+        // All held rows are read for them, which is once enough.
+        let mut restless = if may_be_last { list_restless(tx)? } else { Vec::new() };
         restless.retain(|key| tables.get(key.0).is_some() && !refused.contains_key(key));
-        Ok(Self {
-            most,
-            vacated,
-            logged: logged_after(tx, cursor, rows_depend(tx, tables)?, most)?,
-            returned,
-            touched,
-            restless,
-            end,
-        })
+        Ok(Self { most, vacated, logged, returned, touched, restless, end })
     }
 
     fn is_empty(&self) -> bool {
