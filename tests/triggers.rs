@@ -2,7 +2,8 @@
 
 mod common;
 
-use common::wall::{START_MS, Wall, clocked};
+use common::integers::unenforced;
+use common::wall::{START_MS, Wall, clocked, on_the_wall};
 use common::*;
 use zvon::{Replica, TrackOptions};
 
@@ -663,5 +664,41 @@ async fn rows_whose_trigger_rolls_back_do_not_have_all_the_others_written_again(
     run(&b, "DROP TRIGGER refuses");
     sync(&b, &remote).await;
     assert_eq!(table(&b, "t"), table(&a, "t"));
+    assert_verified(&b, &remote).await;
+}
+
+#[tokio::test]
+async fn a_value_is_free_once_a_trigger_refuses_the_row_that_had_it() {
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, v); CREATE TABLE c (k TEXT PRIMARY KEY, v UNIQUE, p INTEGER REFERENCES p)";
+    let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+    let make = async |seed| {
+        let replica = on_the_wall(unenforced(schema).await, &wall, seed);
+        sync(&replica, &remote).await;
+        replica
+    };
+    let (a, b, c) = (make(1).await, make(2).await, make(3).await);
+    let refuses = |event| {
+        format!(
+            "CREATE TRIGGER refuses_{event} BEFORE {event} ON c WHEN NEW.p IS NOT NULL BEGIN SELECT RAISE (ABORT, 'no'); END;"
+        )
+    };
+    run(&b, &(refuses("INSERT") + &refuses("UPDATE")));
+    run(&a, "INSERT INTO p VALUES (1, 'one')");
+    converge(&[&a, &b, &c], &remote).await;
+    wall.advance(1);
+    run(&a, "INSERT INTO c VALUES ('first', 'same', 1); DELETE FROM p");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(table(&b, "c"), ["'first'|'same'|NULL"]);
+    // The parent lives on, and with it comes a row that wants the value, too.
+    wall.advance(1);
+    run(&c, "UPDATE p SET v = 'two'; INSERT INTO c VALUES ('second', 'same', NULL)");
+    sync(&c, &remote).await;
+    sync(&b, &remote).await;
+    assert_eq!(held(&b).await, ["c/first trigger"]);
+    assert_eq!(table(&b, "c"), ["'second'|'same'|NULL"]);
+    assert_verified(&b, &remote).await;
+    run(&b, "DROP TRIGGER refuses_INSERT; DROP TRIGGER refuses_UPDATE");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!((table(&b, "c"), held(&b).await), (table(&a, "c"), held(&a).await));
     assert_verified(&b, &remote).await;
 }

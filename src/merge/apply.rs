@@ -132,10 +132,14 @@ impl<'a, 'c> Applier<'a, 'c> {
             if waiting.is_empty() {
                 return Ok(());
             }
-            let keys: Vec<Key> = waiting.keys().cloned().collect();
+            let mut keys = Vec::with_capacity(waiting.len());
+            for key in waiting.keys() {
+                keys.push((key.clone(), self.is_shown(key)?));
+            }
             contested = self.pass(waiting)?;
-            for key in keys {
-                if self.is_shown(&key)? {
+            for (key, was_shown) in keys {
+                // One that went out, as a trigger refuses it with the reference that it lacked, keeps its values from others no more.
+                if was_shown || self.is_shown(&key)? {
                     changed.push(key);
                 }
             }
