@@ -37,7 +37,7 @@ CREATE TABLE ZV_FREED (
 CREATE INDEX ZV_FREED_BY_LOCAL ON ZV_FREED (table_no, local);
 
 -- Which row's fate decides over a row that is held, or shown without a reference: when `on_entity` changes (any row of
--- `on_table` where it is empty), the merge looks at the row again.
+-- `on_table` where it is empty, one that has certain values where it begins with a NUL), the merge looks at the row again.
 CREATE TABLE ZV_WAIT (
 	on_table INTEGER NOT NULL,
 	on_entity TEXT NOT NULL,

@@ -702,3 +702,39 @@ async fn a_value_is_free_once_a_trigger_refuses_the_row_that_had_it() {
     assert_eq!((table(&b, "c"), held(&b).await), (table(&a, "c"), held(&a).await));
     assert_verified(&b, &remote).await;
 }
+
+#[tokio::test]
+async fn who_waits_for_a_value_rests_until_a_row_has_it() {
+    let schema = "CREATE TABLE p (k TEXT PRIMARY KEY, code TEXT UNIQUE COLLATE NOCASE, n INTEGER UNIQUE, v);
+        CREATE TABLE c (k TEXT PRIMARY KEY, code TEXT REFERENCES p (code), n REAL REFERENCES p (n))";
+    for comes in [
+        "INSERT INTO p VALUES ('p3', 'WANTED', 5, NULL)",
+        "UPDATE p SET code = 'wanted', n = 5 WHERE k = 'p1'",
+        "DELETE FROM p; INSERT INTO p VALUES ('p2', 'Wanted', 5, NULL)",
+    ] {
+        let wall = Wall::at(START_MS);
+        let (a, b, remote) = (clocked(schema, &wall, 1).await, clocked(schema, &wall, 2).await, fresh_remote());
+        run(&b, &REFUSES_AND_TELLS.replace("BEFORE INSERT ON p WHEN NEW.v = 'bad'", "BEFORE INSERT ON c WHEN 0"));
+        run(&a, "INSERT INTO p VALUES ('p1', 'one', 1, NULL); INSERT INTO c VALUES ('c1', 'wanted', '5')");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(held(&b).await, ["c/c1 foreign key"]);
+        heard(&b);
+        for other in [
+            "UPDATE p SET v = 2",
+            "UPDATE p SET code = 'another', n = 50",
+            "INSERT INTO p VALUES ('p2', 'wante', NULL, 1)",
+            "DELETE FROM p WHERE k = 'p2'",
+        ] {
+            run(&a, other);
+            converge(&[&a, &b], &remote).await;
+            assert_eq!(heard(&b), [] as [&str; 0], "{other}");
+        }
+        run(&a, comes);
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(heard(&b), ["'in c1'"], "{comes}");
+        for replica in [&a, &b] {
+            assert_eq!((table(replica, "c").len(), held(replica).await), (1, vec![]), "{comes}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}

@@ -7,7 +7,10 @@ use crate::error::Result;
 /// Stands for every row of a table.
 const ANY: &str = "";
 
-/// Records that a row is to be looked at again when another changes: one row, or any of a table.
+/// What stands for whichever row comes to have certain values begins so; no entity id has a NUL in it.
+pub(crate) const BY_VALUES: char = '\0';
+
+/// Records that a row is to be looked at again when another changes: one row, any of a table, or one that has certain values.
 pub(crate) fn wait_for(
     conn: &Connection,
     (on_table, on_entity): (u32, Option<&str>),
@@ -40,6 +43,12 @@ pub(crate) fn waiting_for(conn: &Connection, table_no: u32, entity_id: &str) -> 
     let mut statement = conn.prepare_cached(sql)?;
     let rows = statement.query_map((table_no, entity_id, ANY), |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
+/// Whether a row waits for one of a table that has certain values.
+pub(crate) fn any_waits_by_values(conn: &Connection, table_no: u32) -> Result<bool> {
+    let sql = "SELECT 1 FROM ZV_WAIT WHERE on_table = ?1 AND on_entity BETWEEN char(0) AND char(1)";
+    Ok(conn.prepare_cached(sql)?.exists([table_no])?)
 }
 
 /// Asks the next merge to look at whoever waits for any row of a table.

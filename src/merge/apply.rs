@@ -128,7 +128,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             if !contested.is_empty() {
                 changed.extend(super::claims::settle(self, std::mem::take(&mut contested))?);
             }
-            let waiting = self.waiting(std::mem::take(&mut changed))?;
+            let waiting = self.waiting(&std::mem::take(&mut changed))?;
             if waiting.is_empty() {
                 return Ok(());
             }
@@ -147,18 +147,17 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     /// The rows that wait for some others and are not shown whole.
-    fn waiting(&mut self, changed: Vec<Key>) -> Result<Plan> {
+    fn waiting(&mut self, changed: &[Key]) -> Result<Plan, Stop> {
         let mut plan = Plan::new();
         if !self.any_waits {
             return Ok(plan);
         }
+        let mut found = super::parents::waiting_by_values(self, changed)?;
         for key in changed {
-            for waiting in waiting_for(self.log.conn, key.0, &key.1)? {
-                if self.tables.get(waiting.0).is_some() {
-                    plan.insert(waiting, Touched::whole());
-                }
-            }
+            found.extend(waiting_for(self.log.conn, key.0, &key.1)?);
         }
+        found.retain(|key| self.tables.get(key.0).is_some());
+        plan.extend(found.into_iter().map(|key| (key, Touched::whole())));
         Ok(plan)
     }
 

@@ -3,12 +3,14 @@
 use std::collections::BTreeSet;
 
 use rusqlite::{Connection, params_from_iter};
+use sha2::{Digest, Sha256};
 
 use super::apply::{Applier, Stop};
 use super::fold::Key;
 use super::reason::Reason;
 use super::tables::{MergeTable, Tables};
-use crate::changelog::{References, Source, entity_of};
+use super::trial::put_value;
+use crate::changelog::{BY_VALUES, References, Source, any_waits_by_values, entity_of, lower, waiting_for};
 use crate::db::{ForeignKey, Ident, bind_value, list, read_value, same_name};
 use crate::error::Result;
 use crate::model::Value;
@@ -157,7 +159,8 @@ fn orphaned<'r, 't>(
     Ok(None)
 }
 
-/// The entity that a row's reference names, where the reference is to what identifies the parent; else any may be it.
+/// The entity that a row's reference names, where the reference is to what identifies the parent; else what stands for whichever
+/// row has the values; else any may be it.
 fn parent_of(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) -> Result<Option<String>, Stop> {
     let conn = applier.log.conn;
     let parent = &reference.parent.tracked.source;
@@ -171,16 +174,87 @@ fn parent_of(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) ->
     let mut statement = conn.prepare_cached(&sql)?;
     let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
     let Some(row) = rows.next()? else { return Ok(None) };
+    let values: Vec<Value> =
+        (0..reference.columns.len()).map(|n| Ok(read_value(row.get_ref(n)?))).collect::<Result<_>>()?;
+    if is_by_values(reference, &applier.tables.references) {
+        return Ok(mark(reference, values));
+    }
     let mut lead = vec![Value::Null; parent.lead_len()];
-    for (n, column) in reference.parent_columns.iter().enumerate() {
+    for (column, value) in reference.parent_columns.iter().zip(values) {
         if let Some(at) = parent.lead().position(|name| same_name(name, column)) {
-            lead[at] = read_value(row.get_ref(n)?);
+            lead[at] = value;
         }
     }
     if let (Some(_), Some(Value::Integer(local))) = (&parent.local, lead.first()) {
         return Ok(entity_of(conn, reference.parent.no(), *local)?);
     }
     Ok(parent.entity_id(conn, &applier.tables.references, &lead)?.entity())
+}
+
+/// Whether a reference that does not say which row it is to, as a column does that is only unique, finds it by values which stay what
+/// they are: local integers do not, nor what the parent's column would make of another type's.
+fn is_by_values(reference: &Reference<'_>, references: &References) -> bool {
+    let (child, parent) = (reference.child.no(), reference.parent.no());
+    let is_local = |no, name: &str| references.target(no, name).is_some();
+    let source = &reference.parent.tracked.source;
+    let names_lead = reference.parent_columns.iter().any(|name| source.lead().any(|column| same_name(column, name)));
+    reference.is_alike
+        && !names_lead
+        && !reference.columns.iter().any(|name| is_local(child, name))
+        && !reference.parent_columns.iter().any(|name| is_local(parent, name))
+}
+
+/// What stands for the rows that have certain values in the columns which a reference names. All that SQLite holds equal, by whatever
+/// collation, have one; so may others, and who waits for it is then looked at in vain.
+fn mark(reference: &Reference<'_>, values: Vec<Value>) -> Option<String> {
+    let (source, mut bytes) = (&reference.parent.tracked.source, Vec::new());
+    for (name, value) in reference.parent_columns.iter().zip(values) {
+        put_value(&mut bytes, &Value::text(lower(source.logged_name(name))), "BINARY");
+        let value = match value {
+            Value::Null => return None,
+            Value::Text(mut text) => {
+                text.truncate(text.iter().position(|byte| *byte == 0).unwrap_or(text.len()));
+                text.make_ascii_lowercase();
+                Value::Text(text.trim_ascii_end().to_vec())
+            }
+            other => other,
+        };
+        put_value(&mut bytes, &value, "BINARY");
+    }
+    let digest = Sha256::digest(&bytes);
+    Some(std::iter::once(BY_VALUES.to_string()).chain(digest[..16].iter().map(|byte| format!("{byte:02x}"))).collect())
+}
+
+/// The rows that wait for one that has the values which some rows have now.
+pub(super) fn waiting_by_values(applier: &Applier<'_, '_>, changed: &[Key]) -> Result<Vec<Key>, Stop> {
+    let conn = applier.log.conn;
+    let mut awaited = Vec::new();
+    for reference in references(applier.tables) {
+        if any_waits_by_values(conn, reference.parent.no())? {
+            awaited.push(reference);
+        }
+    }
+    let mut found = Vec::new();
+    for reference in &awaited {
+        let parent = reference.parent;
+        let sql = format!(
+            "SELECT {} FROM {} AS p WHERE {}",
+            list(reference.parent_columns.iter().map(|name| format!("p.{}", Ident(name)))),
+            Ident(&parent.shape.name),
+            aliased_locator(&parent.tracked.source, "p"),
+        );
+        let mut statement = conn.prepare_cached(&sql)?;
+        for key in changed.iter().filter(|key| key.0 == parent.no()) {
+            let Some(locator) = applier.locate(key)? else { continue };
+            let mut rows = statement.query(params_from_iter(locator.iter().map(bind_value)))?;
+            let Some(row) = rows.next()? else { continue };
+            let values = (0..reference.parent_columns.len()).map(|n| Ok(read_value(row.get_ref(n)?)));
+            if let Some(mark) = mark(reference, values.collect::<Result<_>>()?) {
+                found.extend(waiting_for(conn, parent.no(), &mark)?);
+            }
+        }
+    }
+    Ok(found)
 }
 
 fn aliased_locator(source: &Source, alias: &str) -> String {

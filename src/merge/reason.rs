@@ -10,7 +10,7 @@ use super::tables::Tables;
 pub(super) struct Reason {
     pub(super) code: &'static str,
     pub(super) detail: String,
-    /// Whose change makes it worth another look: a row, or any row of a table.
+    /// Whose change makes it worth another look: a row, or any row of a table (or any that has certain values, see `parents.rs`).
     pub(super) waits_for: Vec<(u32, Option<String>)>,
 }
 

@@ -353,7 +353,7 @@ fn dated(rule: &Rule, ids: &[Option<ChangeId>], registers: &Registers) -> Result
 
 /// Appends a value in a form that is the same for all that SQLite holds equal: numbers by their value, text by its collation
 /// (<https://sqlite.org/datatype3.html>, sections 4 and 7).
-fn put_value(bytes: &mut Vec<u8>, value: &Value, collation: &str) {
+pub(super) fn put_value(bytes: &mut Vec<u8>, value: &Value, collation: &str) {
     match value {
         Value::Null => bytes.push(0),
         Value::Integer(n) => put_integer(bytes, *n),
