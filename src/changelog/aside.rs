@@ -27,3 +27,10 @@ pub(crate) fn forget_aside(conn: &Connection, table_no: u32, entity_id: &str) ->
     conn.prepare_cached(sql)?.execute((table_no, entity_id))?;
     Ok(())
 }
+
+/// Forgets what is kept of one column of a row.
+pub(crate) fn forget_aside_of(conn: &Connection, table_no: u32, entity_id: &str, name: &str) -> Result<()> {
+    let sql = "DELETE FROM ZV_ASIDE WHERE table_no = ?1 AND entity_id = ?2 AND name = ?3 COLLATE NOCASE";
+    conn.prepare_cached(sql)?.execute((table_no, entity_id, name))?;
+    Ok(())
+}

@@ -20,7 +20,7 @@ mod untranslated;
 mod waits;
 mod words;
 
-pub(crate) use aside::{forget_aside, list_aside, set_aside};
+pub(crate) use aside::{forget_aside, forget_aside_of, list_aside, set_aside};
 pub(crate) use conflicts::{
     ConflictRow, count_conflicts, list_conflicts, mark_restored, mend_conflicts, record_conflict, wrong_conflicts,
 };

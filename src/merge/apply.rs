@@ -424,6 +424,12 @@ impl<'a, 'c> Applier<'a, 'c> {
                 });
             }
         }
+        if !table.tracked.excluded.is_empty()
+            && let Some(locator) = self.locate(key)?
+            && let Err(error) = super::aside::give_back(self.log.conn, table, key, &locator)?
+        {
+            return Ok(Put::Held(refusal(self.log.conn, key, error)?));
+        }
         let entity = self.log.entity(key.0, &key.1)?;
         if !entity.shown {
             entity.set_shown(true);
