@@ -93,3 +93,19 @@ async fn a_replica_that_stands_takes_no_definition_unasked() {
     let notices = replica.status().await.unwrap().notices.join("\n");
     assert!(notices.contains("t has another definition") && notices.contains("new is on the remote"), "{notices}");
 }
+
+/// Eight thousand bytes took half a minute, and ten times as many a thousand times as long.
+#[tokio::test]
+async fn a_long_definition_takes_no_longer_than_its_length() {
+    let home = tempfile::tempdir().unwrap();
+    let (folder, file) = (home.path().join("remote"), home.path().join("clone.db"));
+    let shared = remote(folder.to_str().unwrap());
+    sync(&replica("CREATE TABLE fine (id TEXT PRIMARY KEY, v); INSERT INTO fine VALUES ('a', 1)").await, &shared).await;
+    let computed = (0..40).map(|n| format!("g{n} AS (abs(v{}))", "+1".repeat(90)));
+    let long = format!("CREATE TABLE t (id TEXT PRIMARY KEY, v, {})", computed.collect::<Vec<_>>().join(", "));
+    plant(&folder, "t", &[&long], 0);
+    let start = std::time::Instant::now();
+    let (replica, _) = Replica::clone_from(&shared, &file, Settings::default(), None).await.unwrap();
+    sync(&replica, &shared).await;
+    assert!(start.elapsed().as_secs() < 10, "{:?}", start.elapsed());
+}

@@ -3,7 +3,7 @@
 use rusqlite::Connection;
 
 use super::references::Catalog;
-use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_collation, read_table, same_name};
+use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_collations, read_table, same_name};
 use crate::error::{Error, Result};
 use crate::model::{DELETED_FIELD, KeyKind, ROWID_FIELD, is_reserved_table};
 
@@ -190,12 +190,15 @@ fn identity_by(table: &Table, wanted: &[String]) -> Result<Identity> {
 
 /// An index may compare a key by its bytes where its column does not: then every look-up of a row finds others, too.
 fn check_collations(conn: &Connection, table: &Table, identity: &Identity) -> Result<()> {
-    for name in identity.key.iter().filter(|_| !is_rowid(table, identity)) {
-        if let Some(collation) = read_collation(conn, &table.name, name)?.filter(|c| !same_name(c, "BINARY")) {
-            return Err(refused_collation(&table.name, &collation.to_ascii_uppercase()));
-        }
+    if is_rowid(table, identity) {
+        return Ok(());
     }
-    Ok(())
+    let collations = read_collations(conn, &table.name)?;
+    let mut of_key = identity.key.iter().filter_map(|name| collations.get(&name.to_ascii_lowercase()));
+    match of_key.find(|collation| !same_name(collation, "BINARY")) {
+        Some(collation) => Err(refused_collation(&table.name, &collation.to_ascii_uppercase())),
+        None => Ok(()),
+    }
 }
 
 /// Whether rows are known by the rowid itself, an integer whatever its column says.

@@ -1,7 +1,10 @@
 //! What `CREATE` statements say that SQLite's pragmas do not: an index's expressions and its WHERE clause, what a column is computed
 //! from. Text; runs nothing.
 
-use super::{Token, Tokens, same_name, without_tail};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+
+use super::{Token, Tokens, without_tail};
 
 /// The text of an index.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,28 +45,37 @@ pub(crate) struct ColumnSql {
 }
 
 impl ColumnSql {
-    /// Reads it in a `CREATE TABLE`; `None` if there is no such column.
-    pub(crate) fn read(create: &str, column: &str) -> Option<Self> {
+    /// Reads those of all columns in a `CREATE TABLE`, by their names in lower case: it may be long, and is looked at once.
+    pub(crate) fn read_all(create: &str) -> HashMap<String, Self> {
         let tokens = spans(create);
-        let open = tokens.iter().position(|(token, _, _)| *token == Token::Open)?;
-        let close = closing(&tokens, open)?;
-        let is_it = |tokens: &&[Span<'_>]| {
-            tokens.first().is_some_and(|(token, _, _)| token.name().is_some_and(|name| same_name(&name, column)))
-        };
-        let tokens = elements(&tokens[open + 1..close]).find(is_it)?;
+        let mut found = HashMap::new();
+        let Some(open) = tokens.iter().position(|(token, _, _)| *token == Token::Open) else { return found };
+        let Some(close) = closing(&tokens, open) else { return found };
+        for tokens in elements(&tokens[open + 1..close]) {
+            // A constraint of the table comes after its columns, and may begin with a word that is the name of one.
+            if let Some(name) = tokens.first().and_then(|(token, _, _)| token.name())
+                && let Entry::Vacant(entry) = found.entry(name)
+            {
+                entry.insert(Self::of(create, tokens));
+            }
+        }
+        found
+    }
+
+    fn of(create: &str, tokens: &[Span<'_>]) -> Self {
         let opens = |at: usize| tokens.get(at + 1).is_some_and(|(token, _, _)| *token == Token::Open);
-        let by = (1..tokens.len()).find(|at| is_word(&tokens[*at].0, "as") && opens(*at) && depth(&tokens[..*at]) == 0);
-        let expression = by.and_then(|by| {
+        let by = outside(tokens).skip(1).find(|(at, token)| is_word(token, "as") && opens(*at));
+        let expression = by.and_then(|(by, _)| {
             let (from, to) = (tokens[by + 1].2, tokens[closing(tokens, by + 1)?].1);
             Some(create[from..to].trim().to_owned())
         });
-        let collate = (1..tokens.len()).rfind(|at| is_word(&tokens[*at].0, "collate") && depth(&tokens[..*at]) == 0);
-        let collation = collate.and_then(|at| tokens.get(at + 1)).map(|(token, from, to)| {
+        let collate = outside(tokens).skip(1).filter(|(_, token)| is_word(token, "collate")).last();
+        let collation = collate.and_then(|(at, _)| tokens.get(at + 1)).map(|(token, from, to)| {
             // A name may be in a string's quotes, too.
             token.name().unwrap_or_else(|| create[*from..*to].trim().trim_matches('\'').to_owned())
         });
         let names = tokens.iter().filter_map(|(token, _, _)| token.name()).collect();
-        Some(Self { names, expression, collation })
+        Self { names, expression, collation }
     }
 }
 
@@ -147,13 +159,19 @@ fn assigned(sql: &str, tokens: &[Span<'_>]) -> Vec<String> {
 /// What commas outside all brackets separate.
 fn elements<'t, 's>(tokens: &'t [Span<'s>]) -> impl Iterator<Item = &'t [Span<'s>]> {
     let mut depth = 0;
-    tokens.split(move |span| {
-        match span.0 {
-            Token::Open => depth += 1,
-            Token::Close => depth -= 1,
-            _ => {}
-        }
-        depth == 0 && span.0 == Token::Comma
+    tokens.split(move |(token, _, _)| {
+        depth += step(token);
+        depth == 0 && *token == Token::Comma
+    })
+}
+
+/// The tokens outside all brackets, with their places.
+fn outside<'t, 's>(tokens: &'t [Span<'s>]) -> impl Iterator<Item = (usize, &'t Token<'s>)> {
+    let mut depth = 0;
+    tokens.iter().enumerate().filter_map(move |(at, (token, _, _))| {
+        let is_outside = depth == 0;
+        depth += step(token);
+        is_outside.then_some((at, token))
     })
 }
 
@@ -176,16 +194,21 @@ fn is_word(token: &Token<'_>, word: &str) -> bool {
     matches!(token, Token::Word(found) if found.eq_ignore_ascii_case(word))
 }
 
-fn depth(tokens: &[Span<'_>]) -> i32 {
-    tokens.iter().fold(0, |depth, (token, _, _)| match token {
-        Token::Open => depth + 1,
-        Token::Close => depth - 1,
-        _ => depth,
-    })
+/// How much deeper in brackets what follows a token is.
+fn step(token: &Token<'_>) -> i32 {
+    match token {
+        Token::Open => 1,
+        Token::Close => -1,
+        _ => 0,
+    }
 }
 
 fn closing(tokens: &[Span<'_>], open: usize) -> Option<usize> {
-    (open..tokens.len()).find(|at| depth(&tokens[open..=*at]) == 0)
+    let mut depth = 0;
+    (open..tokens.len()).find(|at| {
+        depth += step(&tokens[*at].0);
+        depth == 0
+    })
 }
 
 /// A part without what follows its expression: `COLLATE name`, `ASC`, `DESC`.
@@ -193,7 +216,9 @@ fn part(sql: &str, mut tokens: &[Span<'_>]) -> Option<String> {
     loop {
         match tokens {
             [rest @ .., (last, _, _)] if is_word(last, "asc") || is_word(last, "desc") => tokens = rest,
-            [rest @ .., (word, _, _), _] if is_word(word, "collate") && depth(rest) == 0 => tokens = rest,
+            [rest @ .., (word, _, _), (name, _, _)] if is_word(word, "collate") && *name != Token::Close => {
+                tokens = rest
+            }
             _ => break,
         }
     }
@@ -228,21 +253,21 @@ mod tests {
     #[test]
     fn a_column_is_what_its_definition_says() {
         let sql = "CREATE TABLE \"t (g\" (a DEFAULT (CAST(1 AS INT)), \"G\" INTEGER AS (coalesce(a, 'b, c', [d e])) STORED, h, CHECK (g > h))";
-        let g = ColumnSql::read(sql, "g").unwrap();
+        let columns = ColumnSql::read_all(sql);
+        let g = &columns["g"];
         assert_eq!(g.names, ["g", "integer", "as", "coalesce", "a", "d e", "stored"]);
         assert_eq!(g.expression.as_deref(), Some("coalesce(a, 'b, c', [d e])"));
-        assert_eq!(ColumnSql::read(sql, "h").unwrap(), ColumnSql { names: vec!["h".into()], ..ColumnSql::default() });
-        assert_eq!(ColumnSql::read(sql, "a").unwrap().expression, None);
-        assert_eq!(ColumnSql::read(sql, "b"), None);
+        assert_eq!(columns["h"], ColumnSql { names: vec!["h".into()], ..ColumnSql::default() });
+        assert_eq!(columns["a"].expression, None);
+        assert_eq!(columns.get("b"), None);
     }
 
     #[test]
     fn a_column_says_its_collation() {
         let sql = "CREATE TABLE t (a TEXT COLLATE NOCASE PRIMARY KEY, b CHECK (b <> 'x' COLLATE RTRIM), c collate 'My one' NOT NULL,
                    d AS (a COLLATE RTRIM), e COLLATE RTRIM COLLATE \"binary\", PRIMARY KEY (b COLLATE NOCASE))";
-        let collation = |column| ColumnSql::read(sql, column).unwrap().collation;
-        let said = ["a", "b", "c", "d", "e"].map(collation);
-        let said = said.each_ref().map(Option::as_deref);
+        let columns = ColumnSql::read_all(sql);
+        let said = ["a", "b", "c", "d", "e"].map(|column| columns[column].collation.as_deref());
         assert_eq!(said, [Some("nocase"), None, Some("My one"), None, Some("binary")]);
     }
 

@@ -1,6 +1,6 @@
 //! The shape of a user's table as SQLite reports it. Reads the schema; judges nothing.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -312,9 +312,10 @@ fn read_create(conn: &Connection, table: &str) -> Result<String> {
     Ok(create.flatten().unwrap_or_default())
 }
 
-/// The collation that a column's definition says its values are compared by.
-pub(crate) fn read_collation(conn: &Connection, table: &str, column: &str) -> Result<Option<String>> {
-    Ok(ColumnSql::read(&read_create(conn, table)?, column).and_then(|sql| sql.collation))
+/// The collations that columns' definitions say their values are compared by, by the columns' names in lower case.
+pub(crate) fn read_collations(conn: &Connection, table: &str) -> Result<HashMap<String, String>> {
+    let columns = ColumnSql::read_all(&read_create(conn, table)?).into_iter();
+    Ok(columns.filter_map(|(name, sql)| Some((name, sql.collation?))).collect())
 }
 
 fn is(token: &Token<'_>, word: &str) -> bool {
@@ -330,14 +331,16 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str
     let mut statement = conn.prepare_cached(sql)?;
     let mut rows = statement.query([&table.name])?;
     let mut key: Vec<(i64, usize)> = Vec::new();
+    let mut definitions = None;
     while let Some(row) = rows.next()? {
         let (declared, place, hidden): (String, i64, i64) = (row.get(1)?, row.get(4)?, row.get(5)?);
         if hidden != 0 {
             let name: String = row.get(0)?;
+            let definitions = definitions.get_or_insert_with(|| ColumnSql::read_all(create));
             // A definition that begins with a string is not found by its name: any column may be in it.
             let all = || Tokens::new(create).filter_map(|token| token.name()).collect();
             let unknown = || ColumnSql { names: all(), ..ColumnSql::default() };
-            let sql = ColumnSql::read(create, &name).unwrap_or_else(unknown);
+            let sql = definitions.remove(&name.to_ascii_lowercase()).unwrap_or_else(unknown);
             table.generated.push(Generated { name, sql });
             continue;
         }
