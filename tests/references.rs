@@ -565,3 +565,35 @@ async fn a_row_that_refers_to_itself_and_is_renumbered_is_recorded_with_what_its
         assert_verified(replica, &remote).await;
     }
 }
+
+/// Such rows stand under the integer that their parent had, where nobody finds them by what it has now, until a merge has come to them.
+#[tokio::test]
+async fn rows_whose_parent_was_renumbered_or_deleted_are_not_taken_for_deleted() {
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, n); INSERT INTO p VALUES (1, 'one'), (2, 'two');
+        CREATE TABLE l (p INTEGER REFERENCES p, k TEXT, v, PRIMARY KEY (p, k)); INSERT INTO l VALUES (1, 'x', 'l1'), (2, 'y', 'l2');
+        CREATE TABLE o (p INTEGER PRIMARY KEY REFERENCES p, v); INSERT INTO o VALUES (1, 'o1'), (2, 'o2')";
+    let shown = "SELECT n, l.v, o.v FROM p JOIN l ON l.p = p.id JOIN o ON o.p = p.id ORDER BY n";
+    let (moved, deleted) = ("UPDATE p SET id = 9 WHERE id = 1", "DELETE FROM p WHERE id = 1");
+    for (sql, is_untracked) in [(moved, false), (deleted, false), (moved, true), (deleted, true)] {
+        let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+        let (a, b) = (on_the_wall(usual(schema).await, &wall, 1), on_the_wall(usual(schema).await, &wall, 2));
+        converge(&[&a, &b], &remote).await;
+        run(&a, "PRAGMA foreign_keys = OFF");
+        match is_untracked {
+            true => {
+                a.untrack(&["l", "o"]).await.unwrap();
+                run(&a, sql);
+                a.track(&["l", "o"], &TrackOptions::default()).await.unwrap();
+            }
+            false => run(&a, &format!("{sql}; ALTER TABLE l ADD COLUMN w; ALTER TABLE o ADD COLUMN w")),
+        }
+        wall.advance(1_000);
+        // A row that somebody goes on writing to is not deleted.
+        run(&b, "UPDATE p SET n = 'uno' WHERE id = 1");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, shown), ["'two'|'l2'|'o2'", "'uno'|'l1'|'o1'"], "{sql}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}

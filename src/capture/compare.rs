@@ -1,5 +1,7 @@
 //! Comparing a table with its base (the registers of the rows it showed): backfills, and writes made while capture was off.
 
+use std::collections::HashSet;
+
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, Row, params_from_iter};
 
@@ -95,6 +97,8 @@ struct Comparison<'a, 'c> {
     backfilled: u64,
     /// Rows that have the integer of another one now.
     rekeyed: Vec<Rekeyed>,
+    /// Entities whose rows are there, under a reference in their key that no longer leads to their parent, or is spelled otherwise.
+    adrift: HashSet<String>,
     found: Found,
 }
 
@@ -133,6 +137,7 @@ impl<'a, 'c> Comparison<'a, 'c> {
             was_recorded,
             backfilled,
             rekeyed: Vec::new(),
+            adrift: HashSet::new(),
             found,
         })
     }
@@ -171,7 +176,10 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let entity_id = match self.source.entity_id(self.recorder.conn(), &self.recorder.references, &lead)? {
             Keyed::Entity(entity_id) => entity_id,
             Keyed::Untranslated if self.source.is_generated() => self.recorder.world.uuid().to_string(),
-            Keyed::Untranslated => return self.recorder.leave_row_out(self.source, &lead),
+            Keyed::Untranslated => {
+                self.adrift.extend(self.recorder.departing(self.source, &lead)?);
+                return self.recorder.leave_row_out(self.source, &lead);
+            }
             // A table that is tracked goes on without such a row: it came while its triggers were gone.
             Keyed::Unusable if self.terms.before.is_some() => {
                 self.found.unusable += 1;
@@ -183,6 +191,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
             }
         };
         self.bind(&lead, &entity_id)?;
+        if self.is_adrift(&lead, &entity_id)? {
+            self.adrift.insert(entity_id.clone());
+        }
         if let Some(evidence) = self.terms.evidence {
             let accounts = evidence(self.source.table_no, &entity_id)?;
             return self.weighed_row(row, &lead, &entity_id, &accounts);
@@ -201,6 +212,17 @@ impl<'a, 'c> Comparison<'a, 'c> {
         }
         let registers = entity.registers.clone();
         self.edited_row(row, &lead, &entity_id, &registers)
+    }
+
+    /// Whether a row is not where its entity is looked for: its parent has another integer by now, and a merge is to take it along.
+    fn is_adrift(&self, lead: &[Value], entity_id: &str) -> Result<bool> {
+        let (conn, references) = (self.recorder.conn(), &self.recorder.references);
+        let has_reference =
+            || self.source.key.iter().any(|name| references.target(self.source.table_no, name).is_some());
+        Ok(self.terms.before.is_some()
+            && self.source.local.is_none()
+            && has_reference()
+            && self.source.locate(conn, references, entity_id)?.is_none_or(|locator| locator != lead))
     }
 
     fn bind(&mut self, lead: &[Value], entity_id: &str) -> Result<()> {
@@ -432,6 +454,9 @@ impl<'a, 'c> Comparison<'a, 'c> {
         let mut missing = Vec::new();
         while let Some(row) = rows.next()? {
             let entity_id: String = row.get(0)?;
+            if self.adrift.contains(&entity_id) {
+                continue;
+            }
             let is_there = match self.source.locate(conn, &self.recorder.references, &entity_id)? {
                 Some(locator) => find.exists(params_from_iter(locator.iter().map(bind_value)))?,
                 None => self.is_unknowable(&entity_id),
