@@ -566,6 +566,33 @@ async fn a_row_that_refers_to_itself_and_is_renumbered_is_recorded_with_what_its
     }
 }
 
+/// What the cascade wrote, and no more: not what others wrote elsewhere in the row meanwhile. The last row that a seal takes at once may be
+/// the cascade's write, of which the row's move is behind.
+#[tokio::test]
+async fn a_renumbered_row_says_what_its_cascade_did_wherever_a_seal_ends() {
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, v, r INTEGER REFERENCES t ON UPDATE SET NULL);
+        CREATE TABLE other (id TEXT PRIMARY KEY); INSERT INTO t VALUES (1, 'old', 1)";
+    for before in [0, 4_999] {
+        let (wall, remote) = (Wall::at(START_MS), fresh_remote());
+        let (a, b) = (on_the_wall(usual(schema).await, &wall, 1), on_the_wall(usual(schema).await, &wall, 2));
+        converge(&[&a, &b], &remote).await;
+        run(&b, "UPDATE t SET v = 'new'");
+        wall.advance(1_000);
+        run(
+            &a,
+            &format!(
+                "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n) INSERT INTO other SELECT 'o' || n FROM n LIMIT {before}"
+            ),
+        );
+        run(&a, "UPDATE t SET id = 9");
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(ask(replica, "SELECT v, r FROM t"), ["'new'|NULL"], "{before}");
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
 /// Such rows stand under the integer that their parent had, where nobody finds them by what it has now, until a merge has come to them.
 #[tokio::test]
 async fn rows_whose_parent_was_renumbered_or_deleted_are_not_taken_for_deleted() {

@@ -1,7 +1,7 @@
 //! Sealing: journal rows become changes, in order, with ids, entity ids and registers. The one place where own writes are read.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
@@ -129,15 +129,20 @@ fn seal_batch(log: &mut Log<'_>, world: &World) -> Result<Batch> {
         database,
         sources: HashMap::new(),
         rekeyed: Vec::new(),
-        unheard: HashSet::new(),
+        unheard: HashMap::new(),
         moves: None,
         changes: 0,
     };
-    let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq LIMIT ?1")?;
-    let mut rows = statement.query([BATCH as i64])?;
-    let (mut read, mut last): (usize, i64) = (0, 0);
+    let mut statement = conn.prepare_cached("SELECT * FROM ZV_JOURNAL ORDER BY seq")?;
+    let mut rows = statement.query([])?;
+    let (mut read, mut last, mut last_ms): (usize, i64, i64) = (0, 0, 0);
     while let Some(row) = rows.next()? {
-        last = row.get(0)?;
+        let ms = row.get(1)?;
+        // What a row of which an update came first is moved by is of the same statement, and that has one time.
+        if read >= BATCH && (sealer.unheard.is_empty() || ms != last_ms) {
+            break;
+        }
+        (last, last_ms) = (row.get(0)?, ms);
         read += 1;
         sealer.seal_row(row)?;
     }
@@ -169,8 +174,8 @@ struct Sealer<'a, 'c> {
     sources: HashMap<i64, Rc<Recorded>>,
     /// Rows with a local integer that got another identity.
     rekeyed: Vec<Rekeyed>,
-    /// Rows of which an update is the first that is heard.
-    unheard: HashSet<String>,
+    /// Rows of which an update is the first that is heard, with what updates changed of them.
+    unheard: HashMap<String, Vec<Mask>>,
     /// Where the journal has rows moved to another integer, once that was asked for.
     moves: Option<Moves>,
     changes: u64,
@@ -291,7 +296,12 @@ impl<'c> Sealer<'_, 'c> {
     fn update(&mut self, written: &Written<'_, '_>) -> Result<()> {
         let source = written.source();
         match source.entity_id(self.conn(), &self.recorder.references, &written.lead)? {
-            Keyed::Entity(entity_id) => self.write(written, &entity_id, false, false),
+            Keyed::Entity(entity_id) => {
+                if let Some(masks) = self.unheard.get_mut(&entity_id) {
+                    masks.push(written.mask()?);
+                }
+                self.write(written, &entity_id, false, false)
+            }
             // A row that the log has not heard of yet: it is recorded whole, as it stands.
             Keyed::Untranslated if source.is_generated() => self.insert_as_it_stands(written),
             Keyed::Untranslated => self.recorder.leave_row_out(source, &written.lead),
@@ -301,19 +311,21 @@ impl<'c> Sealer<'_, 'c> {
 
     fn insert_as_it_stands(&mut self, written: &Written<'_, '_>) -> Result<()> {
         let entity_id = self.new_entity(written)?;
-        self.write_as_it_stands(written, &entity_id, true)?;
-        self.unheard.insert(entity_id);
+        self.write_as_it_stands(written, &entity_id, None)?;
+        self.unheard.insert(entity_id, vec![written.mask()?]);
         Ok(())
     }
 
-    fn write_as_it_stands(&mut self, written: &Written<'_, '_>, entity_id: &str, is_insert: bool) -> Result<()> {
+    /// Records a row as its table has it now: the whole of it where it is new, or what updates changed of it.
+    fn write_as_it_stands(&mut self, written: &Written<'_, '_>, entity_id: &str, masks: Option<&[Mask]>) -> Result<()> {
         let (conn, recorded) = (self.conn(), written.recorded);
         let first = recorded.source.lead_len();
         recorded.each_live_row(conn, &condition(recorded.source.locator(), 1), &written.lead, |_, row| {
             self.bind(written, entity_id)?;
             let id = self.recorder.next_id(written.ms);
-            let value = |n| Ok(Some(row.get_ref(first + n)?));
-            self.recorder.write(id, recorded, entity_id, written.local(), is_insert, &value)?;
+            let is_wanted = |n| masks.is_none_or(|masks| masks.iter().any(|mask| mask.has(n)));
+            let value = |n| Ok(is_wanted(n).then_some(row.get_ref(first + n)?));
+            self.recorder.write(id, recorded, entity_id, written.local(), masks.is_none(), &value)?;
             self.changes += 1;
             Ok(())
         })
@@ -330,9 +342,9 @@ impl<'c> Sealer<'_, 'c> {
         self.bind(written, &entity_id)?;
         self.write(written, &entity_id, true, false)?;
         // What a cascade of the same statement wrote under the new integer came before this, and went to a row of its own.
-        match was_written.is_some_and(|other| self.unheard.remove(&other)) {
-            true => self.write_as_it_stands(written, &entity_id, false),
-            false => Ok(()),
+        match was_written.and_then(|other| self.unheard.remove(&other)) {
+            Some(masks) => self.write_as_it_stands(written, &entity_id, Some(&masks)),
+            None => Ok(()),
         }
     }
 
@@ -398,7 +410,7 @@ impl<'c> Sealer<'_, 'c> {
     }
 
     fn write(&mut self, written: &Written<'_, '_>, entity_id: &str, says_rowid: bool, is_insert: bool) -> Result<()> {
-        let mask = if is_insert { Mask(None) } else { Mask::read(written.row.get_ref(4)?) };
+        let mask = if is_insert { Mask(None) } else { written.mask()? };
         let first = C0 + written.source().lead_len();
         let rowid = written.local().filter(|_| says_rowid);
         let id = self.recorder.next_id(written.ms);
@@ -421,6 +433,10 @@ struct Written<'w, 'r> {
 impl Written<'_, '_> {
     fn source(&self) -> &Source {
         &self.recorded.source
+    }
+
+    fn mask(&self) -> Result<Mask> {
+        Ok(Mask::read(self.row.get_ref(4)?))
     }
 
     fn local(&self) -> Option<i64> {
