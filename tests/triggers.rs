@@ -738,3 +738,28 @@ async fn who_waits_for_a_value_rests_until_a_row_has_it() {
         }
     }
 }
+
+/// An update records what triggers set in its row before it, and others may write those columns meanwhile: what triggers set elsewhere,
+/// under the same name, is not among them.
+#[tokio::test]
+async fn an_update_says_nothing_of_what_triggers_set_in_other_tables() {
+    let schema =
+        "CREATE TABLE task (id TEXT PRIMARY KEY, title, state); CREATE TABLE sale (id TEXT PRIMARY KEY, state);
+        CREATE TABLE audit (title UNIQUE, state);
+        CREATE TRIGGER note_it BEFORE UPDATE ON task BEGIN
+            INSERT INTO audit VALUES (OLD.title, 1) ON CONFLICT DO UPDATE SET state = state + 1; END;
+        CREATE TRIGGER begin_it AFTER INSERT ON sale BEGIN UPDATE sale SET state = 'new' WHERE id = NEW.id; END";
+    let wall = Wall::at(START_MS);
+    let (a, b, remote) = two(schema, &["task", "sale"]).await;
+    let (a, b) = (on_the_wall(a, &wall, 1), on_the_wall(b, &wall, 2));
+    run(&a, "INSERT INTO task VALUES ('t', 'old', 'open')");
+    converge(&[&a, &b], &remote).await;
+    run(&b, "UPDATE task SET state = 'done'");
+    wall.advance(1_000);
+    run(&a, "UPDATE task SET title = 'better'");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "task"), ["'t'|'better'|'done'"]);
+        assert_verified(replica, &remote).await;
+    }
+}

@@ -100,7 +100,7 @@ pub(crate) struct TriggerSql {
 /// A column that a trigger sets, in lower case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct SetColumn {
-    /// The table, unless it is the one of an insert that becomes an update.
+    /// The table, where it can be told.
     pub(crate) table: Option<String>,
     pub(crate) column: String,
 }
@@ -132,9 +132,13 @@ impl TriggerSql {
     }
 }
 
-/// The table of the UPDATE whose SET comes next; nothing in an UPSERT.
+/// The table of the UPDATE whose SET comes next, or in an UPSERT of the insert.
 fn updated(before: &[Span<'_>]) -> Option<String> {
-    let update = before.iter().rposition(|(token, _, _)| is_word(token, "update"))?;
+    let last = |word| before.iter().rposition(|(token, _, _)| is_word(token, word));
+    let update = last("update")?;
+    if update + 1 == before.len() {
+        return before.get(last("into")? + 1)?.0.name();
+    }
     let is_or = before.get(update + 1).is_some_and(|(token, _, _)| is_word(token, "or"));
     before.get(update + if is_or { 3 } else { 1 })?.0.name()
 }
@@ -282,7 +286,7 @@ mod tests {
         let body =
             "BEGIN UPDATE OR FAIL t SET a = b + (SELECT c = d), \"E e\" = x == y WHERE f = 1; SELECT replace(1, 2, 3);
                     INSERT INTO u VALUES (1) ON CONFLICT DO UPDATE SET (g, h) = (i, j); END";
-        let sets = "t.a t.e e ?.g ?.h".to_owned();
+        let sets = "t.a t.e e u.g u.h".to_owned();
         for (sql, event) in [
             ("CREATE TRIGGER g BEFORE UPDATE ON t", Event::BeforeUpdate),
             ("CREATE TRIGGER \"main\".g update OF a, b ON t WHEN OLD.a", Event::BeforeUpdate),

@@ -397,22 +397,19 @@ fn read_unique(conn: &Connection, index: String, is_primary_key: bool, sql: Opti
 }
 
 fn read_triggers(conn: &Connection, table: &str) -> Result<Triggers> {
+    let is_here = |set: &SetColumn| set.table.as_ref().is_none_or(|other| same_name(other, table));
+    let set_here = |trigger: TriggerSql| trigger.sets.into_iter().filter(is_here).map(|set| set.column);
     let (mut found, mut writes_first) = (Triggers::default(), false);
     for trigger in triggers_on(conn, Some(table))? {
         match trigger.event {
-            Event::AfterInsert => {
-                let is_here = |set: &SetColumn| set.table.as_ref().is_none_or(|other| same_name(other, table));
-                found.filled_in.extend(trigger.sets.into_iter().filter(is_here).map(|set| set.column));
-            }
+            Event::AfterInsert => found.filled_in.extend(set_here(trigger)),
             Event::BeforeUpdate => writes_first |= trigger.writes,
             Event::Other => {}
         }
     }
     if writes_first {
         // What it writes elsewhere may have triggers that write here.
-        found.written_first.extend(
-            triggers_on(conn, None)?.into_iter().flat_map(|trigger| trigger.sets.into_iter().map(|set| set.column)),
-        );
+        found.written_first.extend(triggers_on(conn, None)?.into_iter().flat_map(set_here));
     }
     Ok(found)
 }
