@@ -66,7 +66,7 @@ pub(crate) fn alter_end(log: &mut Log<'_>, world: &World, name: &str, end: &Alte
         return Err(Error::schema(format!("{now} {why}")));
     }
     let fates = fates(&before, &table, mark.as_ref(), end)?;
-    let identity = identity(conn, &table, &before, &fates)?;
+    let identity = identity(log, &table, &before, &fates)?;
     let wish = Wish {
         excluded: before.excluded.iter().filter_map(|name| fates.now(name)).collect(),
         enforce_fk: before.enforce_fk,
@@ -230,7 +230,7 @@ fn check_rebuilt(table: &Table, fates: &BTreeMap<String, Option<String>>, end: &
 }
 
 /// What identifies rows stays what it was, under the names that its columns have now.
-fn identity(conn: &Connection, table: &Table, before: &Tracked, fates: &Fates) -> Result<Identity> {
+fn identity(log: &mut Log<'_>, table: &Table, before: &Tracked, fates: &Fates) -> Result<Identity> {
     let source = &before.source;
     let wanted = match source.is_generated() {
         true => Wanted::Generated,
@@ -239,7 +239,7 @@ fn identity(conn: &Connection, table: &Table, before: &Tracked, fates: &Fates) -
             Wanted::Columns(key.ok_or_else(|| another_key(&table.name))?)
         }
     };
-    let (_, identity) = check_trackable(conn, &table.name, &wanted)?;
+    let (_, identity) = check_trackable(log.conn, &mut log.shapes, &table.name, &wanted)?;
     let same_kind = source.is_generated() || identity.kind == source.kind;
     match same_kind && identity.local.is_some() == source.local.is_some() && identity.key.len() == source.key.len() {
         true => Ok(identity),

@@ -3,7 +3,9 @@
 use rusqlite::Connection;
 
 use super::references::Catalog;
-use crate::db::{Affinity, Column, Ident, Table, TableKind, Unique, list, read_collations, read_table, same_name};
+use crate::db::{
+    Affinity, Column, Ident, Shapes, Table, TableKind, Unique, list, read_collations, read_table, same_name,
+};
 use crate::error::{Error, Result};
 use crate::model::{DELETED_FIELD, KeyKind, ROWID_FIELD, is_reserved_table};
 
@@ -37,7 +39,12 @@ pub(crate) struct Identity {
 }
 
 /// The shape of a table that can be tracked, and what identifies its rows.
-pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) -> Result<(Table, Identity)> {
+pub(crate) fn check_trackable(
+    conn: &Connection,
+    shapes: &mut Shapes,
+    name: &str,
+    wanted: &Wanted,
+) -> Result<(Table, Identity)> {
     if is_reserved_table(name) {
         return Err(Error::schema(format!("{name}: tables of SQLite's and of zvon's own cannot be tracked")));
     }
@@ -56,7 +63,7 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
     check_columns(&table)?;
     let identity = match wanted {
         Wanted::Columns(columns) => identity_by(&table, columns)?,
-        Wanted::Usual if table.key_is_rowid && !refers_to_key(conn, &table)? => generated(&table),
+        Wanted::Usual if table.key_is_rowid && !refers_to_key(conn, shapes, &table)? => generated(&table),
         Wanted::Generated if table.key_is_rowid => generated(&table),
         Wanted::Usual | Wanted::PrimaryKey | Wanted::Generated => identity_by_primary_key(&table)?,
     };
@@ -71,12 +78,12 @@ pub(crate) fn check_trackable(conn: &Connection, name: &str, wanted: &Wanted) ->
 
 /// Whether the integer primary key is another row's, as in a table with one row for each row of its parent: then it is
 /// that row's identity. While the parent is not tracked, nobody knows which of its rows the integer will mean elsewhere.
-fn refers_to_key(conn: &Connection, table: &Table) -> Result<bool> {
+fn refers_to_key(conn: &Connection, shapes: &mut Shapes, table: &Table) -> Result<bool> {
     let key = &table.columns[table.key[0]].name;
     if table.foreign_keys.is_empty() {
         return Ok(false);
     }
-    let catalog = Catalog::load(conn)?;
+    let catalog = Catalog::load(conn, shapes)?;
     if catalog.target(table, key).is_some() {
         return Ok(true);
     }
@@ -108,8 +115,8 @@ fn is_integer_key(table: &Table, column: Option<&str>) -> bool {
 
 /// Refuses a table that is to be tracked after one whose integer key refers to it: the rows of that one have ids of their own, and
 /// whatever integers they get elsewhere, so that they would come to other rows of this table there.
-pub(super) fn check_comes_first(conn: &Connection, table: &Table) -> Result<()> {
-    let catalog = Catalog::load(conn)?;
+pub(super) fn check_comes_first(conn: &Connection, shapes: &mut Shapes, table: &Table) -> Result<()> {
+    let catalog = Catalog::load(conn, shapes)?;
     for (child, shape) in catalog.tables().filter(|(child, _)| child.source.is_generated()) {
         let local = child.source.local.as_deref().unwrap_or_default();
         let mut referred = shape.referred_by(local);
@@ -253,7 +260,7 @@ mod tests {
         let mut conn = Connection::open_in_memory().unwrap();
         crate::db::create_replica(&mut conn, "019a9f3c-0c00-7000-8000-000000000001").unwrap();
         conn.execute_batch(sql).unwrap();
-        check_trackable(&conn, "t", wanted).map(|(_, identity)| identity)
+        check_trackable(&conn, &mut Shapes::default(), "t", wanted).map(|(_, identity)| identity)
     }
 
     fn columns(names: &[&str]) -> Wanted {
@@ -311,7 +318,12 @@ mod tests {
     fn a_table_without_a_name_is_refused() {
         let conn = Connection::open_in_memory().unwrap();
         conn.execute_batch("CREATE TABLE \"\" (id TEXT PRIMARY KEY)").unwrap();
-        assert!(check_trackable(&conn, "", &Wanted::Usual).unwrap_err().to_string().contains("without a name"));
+        assert!(
+            check_trackable(&conn, &mut Shapes::default(), "", &Wanted::Usual)
+                .unwrap_err()
+                .to_string()
+                .contains("without a name")
+        );
     }
 
     #[test]
@@ -321,6 +333,11 @@ mod tests {
         conn.create_scalar_function("theirs", 1, flags, |_| Ok(1)).unwrap();
         conn.execute_batch("CREATE TABLE t (id TEXT PRIMARY KEY, a CHECK (theirs(a)))").unwrap();
         conn.remove_function("theirs", 1).unwrap();
-        assert!(check_trackable(&conn, "t", &Wanted::Usual).unwrap_err().to_string().contains("function"));
+        assert!(
+            check_trackable(&conn, &mut Shapes::default(), "t", &Wanted::Usual)
+                .unwrap_err()
+                .to_string()
+                .contains("function")
+        );
     }
 }

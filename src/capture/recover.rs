@@ -10,7 +10,7 @@ use super::install::{Installed, Wish, inspect, install, recorded_columns, widen_
 use super::references::{Catalog, record_references};
 use super::trigger::trigger_name;
 use crate::changelog::{Log, References, Source, Tracked, list_tracked, lower};
-use crate::db::{Ident, Table, read_table, same_name};
+use crate::db::{Ident, Shapes, Table, read_table, same_name};
 use crate::error::{ErrorKind, Result};
 
 /// What is left of the notes of a tracked table.
@@ -39,8 +39,9 @@ pub(crate) fn recover(conn: &Connection, remains: &Remains) -> Result<Option<Tra
         columns.map(Wanted::Columns)
     });
     let usual = [Wanted::Usual, Wanted::PrimaryKey, Wanted::Generated];
+    let mut shapes = Shapes::default();
     for wanted in remains.wanted.clone().into_iter().chain(usual).chain(uniques) {
-        let (table, identity) = match check_trackable(conn, &remains.name, &wanted) {
+        let (table, identity) = match check_trackable(conn, &mut shapes, &remains.name, &wanted) {
             Err(error) if [ErrorKind::Schema, ErrorKind::Usage].contains(&error.kind()) => continue,
             other => other?,
         };
@@ -83,7 +84,7 @@ fn tracked(remains: &Remains, excluded: Vec<String>, source: Source) -> Tracked 
 /// Tracks a table anew by what is left of its notes, where it is known what its rows are known by.
 pub(crate) fn install_again(log: &mut Log<'_>, remains: &Remains) -> Result<Option<Tracked>> {
     let Some(wanted) = &remains.wanted else { return Ok(None) };
-    let (table, identity) = match check_trackable(log.conn, &remains.name, wanted) {
+    let (table, identity) = match check_trackable(log.conn, &mut log.shapes, &remains.name, wanted) {
         Err(error) if [ErrorKind::Schema, ErrorKind::Usage].contains(&error.kind()) => return Ok(None),
         other => other?,
     };
@@ -132,7 +133,7 @@ pub(crate) fn triggered(conn: &Connection) -> Result<BTreeMap<u32, (String, bool
 
 /// The columns that hold local integer keys as the schema says it: table, column in lower case, parent.
 fn references_of(conn: &Connection) -> Result<Vec<(u32, String, u32)>> {
-    let catalog = Catalog::load(conn)?;
+    let catalog = Catalog::load(conn, &mut Shapes::default())?;
     let mut found = Vec::new();
     for (tracked, shape) in catalog.tables() {
         for column in &shape.columns {

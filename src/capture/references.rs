@@ -1,24 +1,26 @@
 //! Which columns refer to rows by local integer keys: found in the schema, recorded in `ZV_REFERENCE`. Translates nothing.
 
+use std::rc::Rc;
+
 use rusqlite::Connection;
 
 use crate::changelog::{Log, Tracked, list_tracked, lower};
-use crate::db::{Table, read_table, same_name};
+use crate::db::{Shapes, Table, same_name};
 use crate::error::Result;
 
 /// The tracked tables that exist, with their shapes.
 pub(crate) struct Catalog {
-    tables: Vec<(Tracked, Table)>,
+    tables: Vec<(Tracked, Rc<Table>)>,
 }
 
 /// How many columns are followed from table to table; nobody's hand nests foreign keys so far.
 const MOST: usize = 256;
 
 impl Catalog {
-    pub(crate) fn load(conn: &Connection) -> Result<Self> {
+    pub(crate) fn load(conn: &Connection, shapes: &mut Shapes) -> Result<Self> {
         let mut tables = Vec::new();
         for tracked in list_tracked(conn)? {
-            if let Some(shape) = read_table(conn, tracked.name())? {
+            if let Some(shape) = shapes.read(conn, tracked.name())? {
                 tables.push((tracked, shape));
             }
         }
@@ -26,7 +28,7 @@ impl Catalog {
     }
 
     /// The tables, with their shapes.
-    pub(super) fn tables(&self) -> impl Iterator<Item = &(Tracked, Table)> {
+    pub(super) fn tables(&self) -> impl Iterator<Item = &(Tracked, Rc<Table>)> {
         self.tables.iter()
     }
 
@@ -66,7 +68,7 @@ impl Catalog {
 /// Records the references of every tracked table that exists; those of tables that are gone stay as they were.
 pub(crate) fn record_references(log: &mut Log<'_>) -> Result<()> {
     let conn = log.conn;
-    let catalog = Catalog::load(conn)?;
+    let catalog = Catalog::load(conn, &mut log.shapes)?;
     for (tracked, shape) in &catalog.tables {
         let table_no = tracked.table_no();
         conn.prepare_cached("DELETE FROM ZV_REFERENCE WHERE table_no = ?1")?.execute([table_no])?;

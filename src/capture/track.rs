@@ -55,7 +55,7 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     if before.as_ref().is_some_and(Tracked::is_altering) {
         return Err(Error::usage(format!("{name} is being altered; `zvon alter end {name}` ends that")));
     }
-    let (table, identity) = identify(log.conn, name, options, before.as_ref())?;
+    let (table, identity) = identify(log, name, options, before.as_ref())?;
     check_excluded(&table, &identity, &options.excluded)?;
     let standing = before.as_ref().map(|tracked| inspect(log.conn, &table, tracked)).transpose()?;
     let wish = wish(log.conn, &table, options, before.as_ref())?;
@@ -77,17 +77,18 @@ pub(crate) fn track(log: &mut Log<'_>, world: &World, name: &str, options: &Trac
     let found = compare(log, world, &table, &tracked, terms)?;
     look_again(log.conn, &tracked)?;
     if !before.is_some_and(|before| before.active) {
-        look_at_children(log.conn, &tracked)?;
+        look_at_children(log, &tracked)?;
     }
     Ok(TrackedNow::new(tracked, found))
 }
 
 /// Has the next merge look at the rows that refer to a table which is tracked from now on, or no longer: whether they have their
 /// parents counts, or does not; and a column that refers to its integers held what the log says, whatever row that is here.
-fn look_at_children(conn: &Connection, parent: &Tracked) -> Result<()> {
+fn look_at_children(log: &mut Log<'_>, parent: &Tracked) -> Result<()> {
+    let conn = log.conn;
     let references = References::load(conn)?;
     for child in list_tracked(conn)?.iter().filter(|child| child.is_live() && child.table_no() != parent.table_no()) {
-        let Some(shape) = read_table(conn, child.name())? else { continue };
+        let Some(shape) = log.shapes.read(conn, child.name())? else { continue };
         if shape.foreign_keys.iter().any(|key| same_name(&key.parent, parent.name())) {
             look_again(conn, child)?;
         }
@@ -123,23 +124,24 @@ fn touch_strangers(conn: &Connection, child: &Tracked, column: &str, parent: &st
 
 /// What the table's rows are known by: for good, once it was tracked.
 fn identify(
-    conn: &Connection,
+    log: &mut Log<'_>,
     name: &str,
     options: &TrackOptions,
     before: Option<&Tracked>,
 ) -> Result<(Table, Identity)> {
+    let (conn, shapes) = (log.conn, &mut log.shapes);
     let Some(before) = before else {
-        let (table, identity) = check_trackable(conn, name, &options.wanted)?;
+        let (table, identity) = check_trackable(conn, shapes, name, &options.wanted)?;
         // What a remote says is so already.
         if options.entity_type.is_none() {
-            check_comes_first(conn, &table)?;
+            check_comes_first(conn, shapes, &table)?;
         }
         return Ok((table, identity));
     };
-    let (table, identity) = check_trackable(conn, name, &wanted_as(before))?;
+    let (table, identity) = check_trackable(conn, shapes, name, &wanted_as(before))?;
     check_same_identity(&table, &identity, before)?;
     if options.wanted != Wanted::Usual {
-        let (_, other) = check_trackable(conn, name, &options.wanted)?;
+        let (_, other) = check_trackable(conn, shapes, name, &options.wanted)?;
         if other != identity {
             let why = "is known by another key already, and its history with it; that cannot be changed";
             return Err(Error::usage(format!("{} {why}", table.name)));
@@ -289,7 +291,7 @@ pub(crate) fn untrack(log: &mut Log<'_>, name: &str) -> Result<Tracked> {
     tracked.active = false;
     tracked.altering.clear();
     save_tracked(log.conn, &tracked)?;
-    look_at_children(log.conn, &tracked)?;
+    look_at_children(log, &tracked)?;
     Ok(tracked)
 }
 
@@ -325,7 +327,7 @@ pub(crate) fn renew(log: &mut Log<'_>, world: &World) -> Result<Vec<Renewed>> {
                 }
             }
             Installed::Stale | Installed::Broken | Installed::Marked => {
-                match check_renewable(log.conn, &table, &tracked) {
+                match check_renewable(log, &table, &tracked) {
                     Ok(identity) => renewed.push(renew_table(log, world, &table, identity, tracked, standing)?),
                     // One table that is not what it was stops neither the others nor the sync.
                     Err(error) if error.kind() == ErrorKind::Schema => {
@@ -350,7 +352,7 @@ pub(crate) fn reinstall(log: &mut Log<'_>, table: &Table, tracked: Tracked) -> R
             overtake(log.conn, table, &tracked)?;
             tracked
         }
-        Installed::Stale | Installed::Broken | Installed::Marked => match check_renewable(log.conn, table, &tracked) {
+        Installed::Stale | Installed::Broken | Installed::Marked => match check_renewable(log, table, &tracked) {
             Ok(identity) => install(log, table, identity, wish_of(&tracked))?,
             Err(error) if error.kind() == ErrorKind::Schema => lift(log.conn, tracked, &error)?,
             Err(error) => return Err(error),
@@ -359,13 +361,14 @@ pub(crate) fn reinstall(log: &mut Log<'_>, table: &Table, tracked: Tracked) -> R
     Ok((now, standing))
 }
 
-fn check_renewable(conn: &Connection, table: &Table, old: &Tracked) -> Result<Identity> {
+fn check_renewable(log: &mut Log<'_>, table: &Table, old: &Tracked) -> Result<Identity> {
     let by_old_key =
         |error: Error| match old.source.key.iter().all(|name| table.column(name).is_some_and(|c| c.not_null)) {
             true => error,
             false => another_key(&table.name),
         };
-    let (table, identity) = check_trackable(conn, &table.name, &wanted_as(old)).map_err(by_old_key)?;
+    let (table, identity) =
+        check_trackable(log.conn, &mut log.shapes, &table.name, &wanted_as(old)).map_err(by_old_key)?;
     check_same_identity(&table, &identity, old)?;
     Ok(identity)
 }

@@ -6,7 +6,7 @@ use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{CachedStatement, Connection, OptionalExtension, params_from_iter};
 
 use super::{IdText, Names};
-use crate::db::{Metadata, bind_logged, get_metadata, set_metadata};
+use crate::db::{Metadata, Shapes, bind_logged, get_metadata, set_metadata};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, Clock, Register, Registers};
 
@@ -53,6 +53,8 @@ impl Entity {
 pub(crate) struct Log<'c> {
     pub(crate) conn: &'c Connection,
     pub(crate) names: Names,
+    /// Of the tables that the user has; nothing of ours is among them, nor changes them.
+    pub(crate) shapes: Shapes,
     pub(crate) clock: Clock,
     clock_before: Clock,
     entities: HashMap<u32, HashMap<String, Entity>>,
@@ -71,6 +73,7 @@ impl<'c> Log<'c> {
         Ok(Self {
             conn,
             names: Names::default(),
+            shapes: Shapes::default(),
             clock,
             clock_before: clock,
             entities: HashMap::new(),

@@ -23,8 +23,8 @@ pub(crate) use open::{
 };
 pub(crate) use quote::{Ident, list};
 pub(crate) use shape::{
-    Affinity, Column, ForeignKey, Generated, Part, Table, TableKind, Unique, condition, read_affinity, read_collations,
-    read_table, refers_to, refers_to_any, same_name, table_names,
+    Affinity, Column, ForeignKey, Generated, Part, Shapes, Table, TableKind, Unique, condition, read_affinity,
+    read_collations, read_table, refers_to, refers_to_any, same_name, table_names,
 };
 pub(crate) use structure::{Lack, lacking, make_again};
 pub(crate) use tokens::{Token, Tokens, without_tail};

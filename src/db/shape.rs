@@ -1,6 +1,7 @@
 //! The shape of a user's table as SQLite reports it. Reads the schema; judges nothing.
 
 use std::collections::{HashMap, HashSet};
+use std::rc::Rc;
 
 use rusqlite::{Connection, OptionalExtension, Row};
 
@@ -255,9 +256,27 @@ fn is_shadow(conn: &Connection, name: &str) -> Result<bool> {
     Ok(false)
 }
 
+/// Shapes of tables that were read before, while nobody can change them: in one write transaction.
+#[derive(Debug, Default)]
+pub(crate) struct Shapes {
+    known: HashMap<String, Option<Rc<Table>>>,
+}
+
+impl Shapes {
+    /// A table's shape, `None` if the schema has no such name.
+    pub(crate) fn read(&mut self, conn: &Connection, name: &str) -> Result<Option<Rc<Table>>> {
+        if let Some(known) = self.known.get(name) {
+            return Ok(known.clone());
+        }
+        let read = read_table(conn, name)?.map(Rc::new);
+        self.known.insert(name.to_owned(), read.clone());
+        Ok(read)
+    }
+}
+
 /// A table's shape, `None` if the schema has no such name.
 pub(crate) fn read_table(conn: &Connection, name: &str) -> Result<Option<Table>> {
-    let sql = "SELECT name, type, wr, strict FROM pragma_table_list WHERE schema = 'main' AND name = ?1 COLLATE NOCASE";
+    let sql = "SELECT name, type, wr, strict FROM pragma_table_list(?1) WHERE schema = 'main'";
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
     let found: Option<(String, String, bool, bool)> = conn.prepare_cached(sql)?.query_row([name], read).optional()?;
     let Some((name, kind, without_rowid, strict)) = found else { return Ok(None) };

@@ -153,7 +153,7 @@ pub(crate) fn renewal_notice(renewed: &crate::capture::Renewed) -> String {
     let what = match renewed.standing {
         Installed::Broken => "was dropped or rebuilt without its triggers; capture is on again",
         Installed::Behind => "has triggers that hid writes from capture; capture comes before them now",
-        _ => "has other columns or unique constraints than before; capture covers them now",
+        _ => "has other columns, unique constraints or triggers than before; capture covers them now",
     };
     let counts = [
         (found.backfilled, "rows added to the log"),

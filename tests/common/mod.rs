@@ -67,6 +67,11 @@ pub async fn sync(replica: &Replica, remote: &Remote) -> SyncReport {
 
 /// How much SQLite does in a sync, in thousands of its steps (<https://sqlite.org/opcode.html>).
 pub async fn work(replica: &Replica, remote: &Remote) -> u64 {
+    counted(replica, sync(replica, remote)).await
+}
+
+/// … that something else is.
+pub async fn counted<T>(replica: &Replica, work: impl Future<Output = T>) -> u64 {
     let steps = Arc::new(AtomicU64::new(0));
     let counter = Arc::clone(&steps);
     let count = move || {
@@ -74,7 +79,7 @@ pub async fn work(replica: &Replica, remote: &Remote) -> u64 {
         false
     };
     replica.connection().progress_handler(1000, Some(count)).unwrap();
-    sync(replica, remote).await;
+    work.await;
     replica.connection().progress_handler(0, None::<fn() -> bool>).unwrap();
     steps.load(Ordering::Relaxed)
 }
