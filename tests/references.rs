@@ -624,3 +624,21 @@ async fn rows_whose_parent_was_renumbered_or_deleted_are_not_taken_for_deleted()
         }
     }
 }
+
+/// Nobody knows an integer that a condition asks for once its row is gone; whoever deleted it still had it until the batch ended, and
+/// showed the row that the others held.
+#[tokio::test]
+async fn a_condition_on_the_integer_of_a_row_that_is_deleted_counts_alike_everywhere() {
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY); CREATE TABLE c (id INTEGER PRIMARY KEY, p INTEGER REFERENCES p, code TEXT);
+        CREATE UNIQUE INDEX by_code ON c (code) WHERE p IS NULL OR p >= 0";
+    let (a, b, remote) = (unenforced(schema).await, unenforced(schema).await, fresh_remote());
+    run(&a, "PRAGMA foreign_keys = OFF; INSERT INTO p VALUES (1); INSERT INTO c VALUES (7, 1, 'x'), (8, NULL, 'y')");
+    converge(&[&a], &remote).await;
+    run(&a, "DELETE FROM p");
+    converge(&[&a, &b], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(ask(replica, "SELECT p, code FROM c"), ["NULL|'y'"]);
+        assert_eq!(held(replica).await, ["c foreign key"]);
+        assert_verified(replica, &remote).await;
+    }
+}

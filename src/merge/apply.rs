@@ -71,7 +71,7 @@ pub(super) struct Applier<'a, 'c> {
     /// Rows that were given an integer before they are shown, as others refer to them, and those others.
     expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
-    unavailable: BTreeSet<Key>,
+    pub(super) unavailable: BTreeSet<Key>,
     /// The columns of the row which is being put in that are NULL as the row that each refers to is not here, and that row.
     lacks: Vec<(usize, Key)>,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.

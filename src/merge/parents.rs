@@ -192,7 +192,7 @@ fn parent_of(applier: &Applier<'_, '_>, reference: &Reference<'_>, key: &Key) ->
 }
 
 /// Whether a reference that does not say which row it is to, as a column does that is only unique, finds it by values which stay what
-/// they are: local integers do not, nor what the parent's column would make of another type's.
+/// they are: local integers do not, nor what the parent's column would make of another type's, nor what stays on this replica.
 fn is_by_values(reference: &Reference<'_>, references: &References) -> bool {
     let (child, parent) = (reference.child.no(), reference.parent.no());
     let is_local = |no, name: &str| references.target(no, name).is_some();
@@ -201,7 +201,10 @@ fn is_by_values(reference: &Reference<'_>, references: &References) -> bool {
     reference.is_alike
         && !names_lead
         && !reference.columns.iter().any(|name| is_local(child, name))
-        && !reference.parent_columns.iter().any(|name| is_local(parent, name))
+        && !reference
+            .parent_columns
+            .iter()
+            .any(|name| is_local(parent, name) || reference.parent.tracked.excludes(name))
 }
 
 /// What stands for the rows that have certain values in the columns which a reference names. All that SQLite holds equal, by whatever

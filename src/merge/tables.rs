@@ -297,8 +297,13 @@ impl Tables {
             // It may be gone, or have another shape, and refers to nothing then.
             let Ok(mut statement) = conn.prepare(&sql) else { continue };
             let mut rows = statement.query([&json])?;
-            while let Some(row) = rows.next()? {
-                held.extend(integer_in(&read_value(row.get_ref(0)?)));
+            loop {
+                match rows.next() {
+                    Ok(Some(row)) => held.extend(integer_in(&read_value(row.get_ref(0)?))),
+                    Ok(None) => break,
+                    // What cannot be read, as a view that has the name now, may refer to any.
+                    Err(_) => return Ok(freed),
+                }
             }
         }
         Ok(freed.intersection(&held).copied().collect())

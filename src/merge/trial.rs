@@ -210,15 +210,16 @@ impl Trial {
         same.chain(predicate).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// What a row claims, whose key and columns are given as the log has them; SQLite's error where it breaks a rule by itself.
+    /// What a row claims, whose key and columns are given as the log has them; SQLite's error where it breaks a rule by itself. Rows that
+    /// are gone may have their integers until a batch ends.
     pub(crate) fn claims(
         &self,
         conn: &Connection,
         entity_id: &str,
-        key: &[Value],
-        columns: &[Value],
+        (key, columns): (&[Value], &[Value]),
         ids: &[Option<ChangeId>],
         registers: &Registers,
+        is_gone: impl Fn(u32, &str) -> bool,
     ) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
         let mut integers = Integers::default();
         let mut row = Vec::with_capacity(1 + key.len() + columns.len());
@@ -243,7 +244,7 @@ impl Trial {
                 Place::Key(at) => referred(&key[at]),
                 Place::Column(at) => referred(&columns[at]),
             };
-            id.is_none_or(|id| integers.is_here(reference.table_no, &id))
+            id.is_none_or(|id| integers.is_here(reference.table_no, &id) && !is_gone(reference.table_no, &id))
         };
         let claims = self.read(key, columns, ids, registers, is_here);
         self.conn.prepare_cached(&format!("DELETE FROM {}", Ident(&self.table)))?.execute([])?;

@@ -430,7 +430,7 @@ impl Visible<'_, '_> {
 
     fn claims_of(&self, key: &Key, row: &LoggedRow) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
         let trial = &self.tables[&key.0].trial;
-        trial.claims(self.context.conn, &key.1, &row.key, &row.columns, &row.ids, &row.registers)
+        trial.claims(self.context.conn, &key.1, (&row.key, &row.columns), &row.ids, &row.registers, |_, _| false)
     }
 
     fn logged(&self, key: &Key) -> Result<Option<LoggedRow>> {
