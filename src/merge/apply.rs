@@ -71,7 +71,9 @@ pub(super) struct Applier<'a, 'c> {
     /// Rows that were given an integer before they are shown, as others refer to them, and those others.
     expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
-    pub(super) unavailable: BTreeSet<Key>,
+    unavailable: BTreeSet<Key>,
+    /// Rows that were deleted, and have their integers until the batch ends.
+    pub(super) deleted: BTreeSet<Key>,
     /// The columns of the row which is being put in that are NULL as the row that each refers to is not here, and that row.
     lacks: Vec<(usize, Key)>,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
@@ -99,6 +101,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             rewritten: BTreeSet::new(),
             expected: BTreeMap::new(),
             unavailable: BTreeSet::new(),
+            deleted: BTreeSet::new(),
             lacks: Vec::new(),
             vacated: BTreeSet::new(),
             doubtful: BTreeSet::new(),
@@ -643,6 +646,9 @@ impl<'a, 'c> Applier<'a, 'c> {
                 continue;
             }
             vacated.extend(local_of(self.log.conn, key.0, &key.1)?.map(|local| (key.0, local)));
+            if !self.log.entity(key.0, &key.1)?.registers.alive() {
+                self.deleted.insert(key.clone());
+            }
             gone.push(key);
         }
         again.extend(super::children::referring(self.log.conn, self.tables, &vacated)?);

@@ -259,7 +259,7 @@ fn claims_of(
     let ids: Vec<_> = table.columns.iter().map(|column| registers.get(column.no).map(|r| r.id)).collect();
     let key_parts = table.tracked.source.logged_key(&applier.tables.references, &key.1).unwrap_or_default();
     let key_values: Vec<Value> = key_parts.into_iter().map(crate::model::KeyPart::into_value).collect();
-    let is_gone = |table_no, id: &str| applier.unavailable.contains(&(table_no, id.to_owned()));
+    let is_gone = |table_no, id: &str| applier.deleted.contains(&(table_no, id.to_owned()));
     let written = trial.claims(conn, &key.1, (&key_values, &logged), &ids, &registers, is_gone)?;
     Ok(written.map_err(|error| match reason_of(&error) {
         Some(reason) => reason,
