@@ -6,6 +6,7 @@ mod aside;
 mod children;
 mod claims;
 mod fold;
+mod integers;
 mod notes;
 mod parents;
 mod pending;
