@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::dice::Dice;
 use super::schema::{Odd, odd_table};
-use crate::db::{Affinity, Ident, Unique, list, open_database, read_table};
+use crate::db::{Affinity, Ident, Part, Unique, list, open_database, read_table, same_name};
 use crate::{ErrorKind, HeldEntity, Remote, Replica, SyncOptions, TrackOptions};
 
 /// A table that others may refer to.
@@ -200,16 +200,28 @@ impl Twins {
         let shape = read_table(&self.tracked.connection(), &self.table).expect("the table can be read");
         let shape = shape.expect("the table is there");
         let is_local = shape.key_is_rowid && !self.options.identity_key;
-        let Some(key) = shape.key_columns().next().filter(|_| is_local).map(|column| column.name.clone()) else {
+        let Some(key) = shape.key_columns().next().filter(|_| is_local).map(|column| column.name.as_str()) else {
             return Vec::new();
         };
-        let is_computed = |unique: &Unique| shape.made_of(&unique.names).contains(&key.to_ascii_lowercase());
-        let mut checks = self.statements[0].split("CHECK (").skip(1);
-        let name = Ident(&key).to_string();
-        let is_checked = checks.any(|rest| rest[..rest.find(", \"").unwrap_or(rest.len())].contains(&name));
+        let refers = |name: &str| shape.referred_by(name).any(|(parent, _)| same_name(parent, &self.table));
+        let references: Vec<&str> =
+            shape.columns.iter().map(|column| column.name.as_str()).filter(|name| refers(name)).collect();
+        let is_column = |part: &Part| part.column.as_deref().is_some_and(|name| shape.column(name).is_some());
+        let is_computed = |unique: &Unique| {
+            let names = shape.made_of(&unique.names);
+            let mentions = |name: &&str| names.contains(&name.to_ascii_lowercase());
+            // References themselves are alike wherever their rows are; an expression or a condition may ask for the integer.
+            let asks = unique.predicate.is_some() || !unique.parts.iter().all(is_column);
+            mentions(&key) || (asks && references.iter().any(mentions))
+        };
+        let checks: Vec<&str> = self.statements[0].split("CHECK (").skip(1).collect();
+        let is_checked = |name: &&str| {
+            let name = Ident(name).to_string();
+            checks.iter().any(|rest| rest[..rest.find(", \"").unwrap_or(rest.len())].contains(&name))
+        };
         let rules = [
             ("unique", shape.uniques.iter().any(is_computed)),
-            ("check", is_checked),
+            ("check", is_checked(&key) || references.iter().any(is_checked)),
             // A real may be unable to hold it.
             ("foreign key", shape.columns.iter().any(|column| column.affinity == Affinity::Real)),
         ];
