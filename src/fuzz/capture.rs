@@ -215,27 +215,38 @@ impl Twins {
         let Some(key) = shape.key_columns().next().filter(|_| is_local).map(|column| column.name.as_str()) else {
             return Vec::new();
         };
-        let refers = |name: &str| shape.referred_by(name).any(|(parent, _)| same_name(parent, &self.table));
-        let references: Vec<&str> =
-            shape.columns.iter().map(|column| column.name.as_str()).filter(|name| refers(name)).collect();
-        let is_column = |part: &Part| part.column.as_deref().is_some_and(|name| shape.column(name).is_some());
-        let is_computed = |unique: &Unique| {
-            let names = shape.made_of(&unique.names);
-            let mentions = |name: &&str| names.contains(&name.to_ascii_lowercase());
-            // References themselves are alike wherever their rows are; an expression or a condition may ask for the integer.
-            let asks = unique.predicate.is_some() || !unique.parts.iter().all(is_column);
-            mentions(&key) || (asks && references.iter().any(mentions))
+        let is_own = |name: &str| shape.referred_by(name).any(|(parent, _)| same_name(parent, &self.table));
+        let names = shape.columns.iter().map(|column| column.name.as_str());
+        let references: Vec<&str> = names.filter(|name| is_own(name)).collect();
+        let mentions = |names: &[String]| {
+            let all = shape.made_of(names);
+            references.iter().chain([&key]).any(|name| all.contains(&name.to_ascii_lowercase()))
+        };
+        let generated = shape.generated.iter().map(|generated| &generated.name);
+        let computed: Vec<&String> = generated.filter(|name| mentions(&[name.to_ascii_lowercase()])).collect();
+        // References themselves are alike wherever their rows are; an expression or a condition may ask for the integer.
+        let is_plain = |part: &Part| {
+            part.column.as_deref().is_some_and(|name| shape.column(name).is_some() && !same_name(name, key))
+        };
+        let is_asked = |unique: &Unique| {
+            mentions(&unique.names) && (unique.predicate.is_some() || !unique.parts.iter().all(is_plain))
         };
         let checks: Vec<&str> = self.statements[0].split("CHECK (").skip(1).collect();
-        let is_checked = |name: &&str| {
+        let is_checked = |name: &str| {
             let name = Ident(name).to_string();
             checks.iter().any(|rest| rest[..rest.find(", \"").unwrap_or(rest.len())].contains(&name))
         };
+        let of_integers = || references.iter().copied().chain([key]).chain(computed.iter().map(|name| name.as_str()));
+        let is_computed = |name: &String| computed.iter().any(|computed| same_name(computed, name));
         let rules = [
-            ("unique", shape.uniques.iter().any(is_computed)),
-            ("check", is_checked(&key) || references.iter().any(is_checked)),
-            // A real may be unable to hold it.
-            ("foreign key", shape.columns.iter().any(|column| column.affinity == Affinity::Real)),
+            ("unique", shape.uniques.iter().any(is_asked)),
+            ("check", of_integers().any(is_checked)),
+            // A real may be unable to hold it, and what is computed from it may be nobody's.
+            (
+                "foreign key",
+                shape.columns.iter().any(|column| column.affinity == Affinity::Real)
+                    || shape.foreign_keys.iter().any(|foreign| foreign.columns.iter().any(is_computed)),
+            ),
         ];
         rules.into_iter().filter(|(_, may)| *may).map(|(reason, _)| reason).collect()
     }
