@@ -114,9 +114,9 @@ impl Twins {
         if right == "database disk image is malformed" {
             return false;
         }
-        // A REPLACE, of the statement or of a constraint, into a table that refers to itself, or an UPSERT that may update where it does
-        // so with an action on update: without triggers SQLite does not look whether references have their rows. A row that it let in so is counted when its own row comes, and makes up there for
-        // another that refers to nobody.
+        // A REPLACE, of the statement or of a constraint, into a table that refers to itself, or an UPSERT that may update where it
+        // does so with an action on update: without triggers SQLite does not look whether references have their rows. A row that it
+        // let in so is counted when its own row comes, and makes up there for another that refers to nobody.
         let refers_to_itself = schema[0].contains(&format!("REFERENCES {}", Ident(&self.table)));
         let replaces = sql.contains("REPLACE") || schema[0].contains("ON CONFLICT REPLACE");
         let may_update = sql.contains("DO UPDATE") && schema[0].contains("ON UPDATE");
