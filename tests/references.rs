@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::integers::{alike, ask, converge, held, unenforced, usual};
+use common::integers::{alike, ask, comes_to_an_end, converge, held, unenforced, usual};
 use common::wall::{START_MS, Wall, on_the_wall};
 use common::*;
 use rusqlite::config::DbConfig;
@@ -381,39 +381,68 @@ async fn a_row_with_a_reference_to_nobody_follows_its_other_parents() {
 /// Found by fuzzing, and by reading on from there: such a row waited for any row of its table, and so for itself, without end.
 #[test]
 fn a_default_that_is_no_reference_is_waited_for_by_nobody() {
-    let (done, ended) = std::sync::mpsc::channel();
-    std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            for default in ["''", "1e999", "x'00'"] {
-                let make = async || {
-                    let replica = Replica::in_memory().unwrap();
-                    let column = format!("parent TEXT DEFAULT {default} UNIQUE REFERENCES part");
-                    run(&replica, &format!("CREATE TABLE part (id INTEGER PRIMARY KEY, {column}, name TEXT)"));
-                    let mut options = TrackOptions::default();
-                    options.enforce_fk = Some(false);
-                    replica.track_all(&options).await.unwrap();
-                    replica
-                };
-                let (a, b, remote) = (make().await, make().await, fresh_remote());
-                for name in ["one", "two", "three"] {
-                    // Left out of the log, as it is to nobody; elsewhere the default stands in its place.
-                    run(&a, &format!("INSERT INTO part (parent, name) VALUES ('{name}', '{name}')"));
-                    run(&a, "UPDATE part SET name = name || '.'");
-                    converge(&[&a, &b], &remote).await;
-                }
-                assert_eq!(
-                    ask(&b, "SELECT parent, name FROM part"),
-                    ["NULL|'one...'", "NULL|'two..'", "NULL|'three.'"]
-                );
-                for replica in [&a, &b] {
-                    assert_verified(replica, &remote).await;
-                }
+    comes_to_an_end(async || {
+        for default in ["''", "1e999", "x'00'"] {
+            let make = async || {
+                let replica = Replica::in_memory().unwrap();
+                let column = format!("parent TEXT DEFAULT {default} UNIQUE REFERENCES part");
+                run(&replica, &format!("CREATE TABLE part (id INTEGER PRIMARY KEY, {column}, name TEXT)"));
+                let mut options = TrackOptions::default();
+                options.enforce_fk = Some(false);
+                replica.track_all(&options).await.unwrap();
+                replica
+            };
+            let (a, b, remote) = (make().await, make().await, fresh_remote());
+            for name in ["one", "two", "three"] {
+                // Left out of the log, as it is to nobody; elsewhere the default stands in its place.
+                run(&a, &format!("INSERT INTO part (parent, name) VALUES ('{name}', '{name}')"));
+                run(&a, "UPDATE part SET name = name || '.'");
+                converge(&[&a, &b], &remote).await;
             }
-        });
-        done.send(()).unwrap();
+            assert_eq!(ask(&b, "SELECT parent, name FROM part"), ["NULL|'one...'", "NULL|'two..'", "NULL|'three.'"]);
+            for replica in [&a, &b] {
+                assert_verified(replica, &remote).await;
+            }
+        }
     });
-    ended.recv_timeout(std::time::Duration::from_secs(120)).expect("a merge does not end, or the thread failed");
+}
+
+/// Found by fuzzing: rows that wait for each other, and keep values from others meanwhile, called each other without end.
+#[test]
+fn held_rows_that_wait_for_each_other_and_keep_values_come_to_rest() {
+    comes_to_an_end(async || {
+        let wall = Wall::at(START_MS);
+        let make = async |seed| {
+            on_the_wall(
+                unenforced("CREATE TABLE t (id INTEGER PRIMARY KEY, r REAL REFERENCES t, u TEXT UNIQUE, v UNIQUE)")
+                    .await,
+                &wall,
+                seed,
+            )
+        };
+        let (a, b, remote) = (make(1).await, make(2).await, fresh_remote());
+        run(&a, "INSERT INTO t VALUES (3, NULL, 'x', 3), (4, NULL, 'y', 4)");
+        sync(&a, &remote).await;
+        wall.advance(1);
+        run(&a, "INSERT INTO t VALUES (1, NULL, 'p', 1), (2, 1, 'q', 2); UPDATE t SET r = 2 WHERE id = 1");
+        wall.advance(1);
+        // Others have their integers here, and no real is any of those that come next.
+        run(&b, "INSERT INTO t VALUES (1, NULL, 'one', 5), (2, NULL, 'two', 6), (4611686018427387904, NULL, 'far', 7)");
+        // Kept out by x and y, with values that p and q took first.
+        run(&b, "INSERT INTO t VALUES (5, NULL, 'x', NULL), (6, NULL, 'y', NULL)");
+        wall.advance(1);
+        run(&b, "UPDATE t SET v = id - 4 WHERE v IS NULL");
+        converge(&[&b, &a], &remote).await;
+        assert_eq!(
+            ask(&a, "SELECT u, r FROM t ORDER BY v"),
+            ["'p'|2.0", "'q'|1.0", "'x'|NULL", "'y'|NULL", "'one'|NULL", "'two'|NULL", "'far'|NULL"]
+        );
+        assert_eq!(ask(&b, "SELECT u FROM t ORDER BY v"), ["'x'", "'y'", "'one'", "'two'", "'far'"]);
+        assert_eq!(held(&b).await, ["t foreign key", "t foreign key", "t unique", "t unique"]);
+        for replica in [&a, &b] {
+            assert_verified(replica, &remote).await;
+        }
+    });
 }
 
 /// Whoever referred to a row by its integer refers to the one that took that over with the row removed: by an insert, or an update.

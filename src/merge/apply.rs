@@ -114,10 +114,8 @@ impl<'a, 'c> Applier<'a, 'c> {
     pub(super) fn apply(&mut self, plan: Plan) -> Result<(), Stop> {
         let mut changed: Vec<Key> = Vec::new();
         let mut retried: Vec<Key> = Vec::new();
-        if self.any_waits {
-            let (again, new): (Vec<_>, Vec<_>) = plan.iter().partition(|(_, touched)| touched.is_retry);
-            retried.extend(again.into_iter().map(|(key, _)| key.clone()));
-            changed.extend(new.into_iter().map(|(key, _)| key.clone()));
+        for (key, touched) in &plan {
+            if touched.is_retry { &mut retried } else { &mut changed }.push(key.clone());
         }
         let mut contested = self.pass(plan)?;
         // To who waits for a row that is held as before, nothing happened.
@@ -235,8 +233,9 @@ impl<'a, 'c> Applier<'a, 'c> {
             Put::Held(reason) => self.hold_back(key, reason)?,
             Put::Contested => {
                 // By a constraint of this replica alone, such as one on a column that is excluded here, or by what a trigger of
-                // the user's wrote. The next merge tries again.
+                // the user's wrote. The next merge tries again, as nothing says what to wait for.
                 self.doubtful.insert(key.clone());
+                clear_waits(self.log.conn, key.0, &key.1)?;
                 self.hold(key, &Reason::new("unique", "a value that must be unique is another row's on this replica"))?;
             }
         }

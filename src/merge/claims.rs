@@ -12,10 +12,10 @@ use super::parents::entities;
 use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial, claims_more};
 use super::values::winners;
-use crate::changelog::{clear_waits, to_local};
+use crate::changelog::{clear_waits, local_of, to_local, wait_for};
 use crate::db::{Ident, list};
 use crate::error::Result;
-use crate::model::{Claim, Value, settle_claims};
+use crate::model::{Claim, KeyPart, Registers, Value, settle_claims};
 
 /// What is known of claims during a merge.
 pub(super) struct Claims {
@@ -64,6 +64,24 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
     {
         let conn = applier.log.conn;
         applier.claims.record(conn, key, &claims, &trial)?;
+        await_integers(applier, &trial, key)?;
+    }
+    Ok(())
+}
+
+/// Has a row looked at again when rows come that have no integer here and of whose integers its claims are made: until then nobody can
+/// say what it claims.
+fn await_integers(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<(), Stop> {
+    if !trial.has_rules_of_integers() {
+        return Ok(());
+    }
+    let (own, columns, _) = logged(applier, key, &[])?;
+    for parent in trial.integers_of(&own, &columns) {
+        let conn = applier.log.conn;
+        if local_of(conn, parent.0, &parent.1)?.is_none() || applier.deleted.contains(&parent) {
+            applier.any_waits = true;
+            wait_for(conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
+        }
     }
     Ok(())
 }
@@ -136,6 +154,7 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Resu
         applier.hold(key, &reason)?;
         applier.claims.forget(conn, key)?;
         applier.claims.record(conn, key, &members[key], &trial)?;
+        await_integers(applier, &trial, key)?;
     }
     for key in members.keys().filter(|key| !out.contains_key(*key)) {
         if !applier.is_shown(key)? && (contested.contains(key) || is_held_for_unique(applier, key)?) {
@@ -260,18 +279,27 @@ fn claims_of(
     key: &Key,
     nulls: &[usize],
 ) -> Result<Result<Vec<RowClaim>, Reason>, Stop> {
+    let (own, columns, registers) = logged(applier, key, nulls)?;
     let table = applier.table(key.0)?;
-    let registers = applier.log.entity(key.0, &key.1)?.registers.clone();
-    let conn = applier.log.conn;
-    let mut logged = winners(conn, table, &registers, &mut Touched::default())?;
-    nulls.iter().for_each(|at| logged[*at] = Value::Null);
     let ids: Vec<_> = table.columns.iter().map(|column| registers.get(column.no).map(|r| r.id)).collect();
-    let key_parts = table.tracked.source.logged_key(&applier.tables.references, &key.1).unwrap_or_default();
-    let key_values: Vec<Value> = key_parts.into_iter().map(crate::model::KeyPart::into_value).collect();
     let is_gone = |table_no, id: &str| applier.deleted.contains(&(table_no, id.to_owned()));
-    let written = trial.claims(conn, &key.1, (&key_values, &logged), &ids, &registers, is_gone)?;
+    let written = trial.claims(applier.log.conn, &key.1, (&own, &columns), &ids, &registers, is_gone)?;
     Ok(written.map_err(|error| match reason_of(&error) {
         Some(reason) => reason,
         None => Reason::new("other", "SQLite cannot write the row"),
     }))
+}
+
+/// The key and the columns of a row as the log has them, some columns taken for NULL, and its registers.
+fn logged(
+    applier: &mut Applier<'_, '_>,
+    key: &Key,
+    nulls: &[usize],
+) -> Result<(Vec<Value>, Vec<Value>, Registers), Stop> {
+    let table = applier.table(key.0)?;
+    let registers = applier.log.entity(key.0, &key.1)?.registers.clone();
+    let mut columns = winners(applier.log.conn, table, &registers, &mut Touched::default())?;
+    nulls.iter().for_each(|at| columns[*at] = Value::Null);
+    let parts = table.tracked.source.logged_key(&applier.tables.references, &key.1).unwrap_or_default();
+    Ok((parts.into_iter().map(KeyPart::into_value).collect(), columns, registers))
 }

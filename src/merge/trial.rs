@@ -189,6 +189,21 @@ impl Trial {
         self.rules.iter().any(Rule::is_of_integers)
     }
 
+    /// The rows, beside itself, whose integers a row's claims are made of; its key and columns are given as the log has them.
+    pub(crate) fn integers_of(&self, key: &[Value], columns: &[Value]) -> Vec<(u32, String)> {
+        let row = |reference: &Reference| {
+            let value = match reference.place {
+                Place::Own => return None,
+                Place::Key(at) => &key[at],
+                Place::Column(at) => &columns[at],
+            };
+            Some((reference.table_no, referred(value)?))
+        };
+        let made_of = self.rules.iter().flat_map(|rule| rule.parts.iter().flat_map(|part| &part.made_of));
+        let decided_by = self.rules.iter().flat_map(|rule| &rule.decided_by);
+        made_of.chain(decided_by).filter_map(row).collect()
+    }
+
     /// What a constraint is on, for people.
     pub(crate) fn rule_columns(&self, rule: usize) -> String {
         list(self.rules[rule].parts.iter().map(|part| part.sql.trim_matches('"')))

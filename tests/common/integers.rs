@@ -34,6 +34,17 @@ pub async fn converge(replicas: &[&Replica], remote: &zvon::Remote) {
     }
 }
 
+/// Fails where what is done does not end, or panics: a merge looks at nothing else meanwhile, so no timer of its own thread can stop it.
+pub fn comes_to_an_end<F: Future<Output = ()>>(work: impl FnOnce() -> F + Send + 'static) {
+    let (done, ended) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(work());
+        done.send(()).unwrap();
+    });
+    ended.recv_timeout(std::time::Duration::from_secs(120)).expect("a merge does not end, or the thread failed");
+}
+
 pub async fn held(replica: &Replica) -> Vec<String> {
     let rows = replica.held().await.unwrap().rows;
     rows.into_iter().map(|held| format!("{} {}", held.table, held.reason)).collect()
