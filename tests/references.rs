@@ -445,6 +445,23 @@ fn held_rows_that_wait_for_each_other_and_keep_values_come_to_rest() {
     });
 }
 
+/// Found by fuzzing: to SQLite the least integer and the real that equals it are one value, and an update from one to the other none.
+#[tokio::test]
+async fn verify_takes_the_least_real_for_the_reference_that_it_was() {
+    let a = unenforced("CREATE TABLE t (id INTEGER PRIMARY KEY, parent NUMERIC REFERENCES t, r REAL)").await;
+    run(&a, "INSERT INTO t VALUES (-9223372036854775808, -9223372036854775808, -9223372036854775808)");
+    run(&a, "UPDATE t SET parent = r");
+    assert_eq!(ask(&a, "SELECT typeof(parent) FROM t"), ["'real'"]);
+    assert_eq!(a.verify().await.unwrap().problems, [] as [&str; 0]);
+    // What refers to nobody elsewhere, as to another row, is still told.
+    let triggers = |on| a.connection().set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_TRIGGER, on).unwrap();
+    triggers(false);
+    run(&a, "UPDATE t SET parent = -9223372036854775807");
+    triggers(true);
+    let told = a.verify().await.unwrap().problems;
+    assert!(told.iter().any(|problem| problem.contains("column parent is not what the log says")), "{told:?}");
+}
+
 /// Whoever referred to a row by its integer refers to the one that took that over with the row removed: by an insert, or an update.
 #[tokio::test]
 async fn children_of_an_integer_that_a_replace_took_over_follow_it() {

@@ -166,6 +166,11 @@ impl Comparison<'_, '_> {
     /// refers to a row that was deleted here. What cannot be translated was left out of the log.
     fn same_reference(&self, parent_no: u32, column: &str, there: &Value, wanted: &Value) -> Result<bool> {
         let conn = self.context.conn;
+        // To SQLite these are equal, and so an update from one to the other is no change.
+        let is_least = *there == Value::Real(i64::MIN as f64);
+        if is_least && to_local(conn, parent_no, wanted)? == Some(Value::Integer(i64::MIN)) {
+            return Ok(true);
+        }
         match to_logged(conn, parent_no, there)? {
             // One that is NULL for want of its row is looked at again when that comes.
             Some(Value::Null) => match to_local(conn, parent_no, wanted)? {
