@@ -2,6 +2,7 @@
 
 mod common;
 
+use common::integers::comes_to_an_end;
 use common::wall::{START_MS, Wall, clocked, on_the_wall};
 use common::*;
 use zvon::{Join, Replica, SyncOptions, TrackOptions};
@@ -802,6 +803,26 @@ async fn verify_cannot_say_what_a_row_claimed_by_an_integer_that_it_gave_up() {
     }
 }
 
+/// Found by fuzzing: what keeps such a row out cannot be said any more, and so it keeps nobody else out.
+#[tokio::test]
+async fn verify_knows_that_a_row_held_by_an_integer_that_it_gave_up_keeps_nobody_out() {
+    let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER REFERENCES other, u TEXT UNIQUE);
+                 CREATE UNIQUE INDEX by_a ON other (coalesce(a, 0))";
+    let ((wall, [a, b, _]), remote) = (three(other, Some(false)).await, fresh_remote());
+    run(&a, "INSERT INTO other VALUES (6, NULL, 'first')");
+    wall.advance(1);
+    converge(&[&a, &b], &remote).await;
+    run(&b, "DELETE FROM other; INSERT INTO other VALUES (0, 0, 'same')");
+    wall.advance(1);
+    run(&a, "UPDATE other SET a = NULL; UPDATE other SET id = 7; INSERT INTO other VALUES (8, 8, 'same')");
+    converge(&[&b, &a], &remote).await;
+    for replica in [&a, &b] {
+        assert_eq!(table(replica, "other"), ["7|NULL|'first'", "8|8|'same'"]);
+        assert_eq!(reasons(replica).await, ["other unique"]);
+        assert_eq!(replica.verify().await.unwrap().problems, [] as [&str; 0]);
+    }
+}
+
 /// Found by fuzzing: what a held row claims by the integer of a row that is not here is known once that one is.
 #[tokio::test]
 async fn a_row_that_lacks_one_parent_claims_what_an_index_makes_of_another() {
@@ -836,6 +857,63 @@ async fn a_row_that_lacks_one_parent_claims_what_an_index_makes_of_another() {
         assert_eq!(reasons(replica).await, ["other unique"]);
         assert_verified(replica, &remote).await;
     }
+}
+
+/// By reading: what a held row claims by the integer of another row is something else when that one comes back with another integer.
+#[tokio::test]
+async fn a_row_that_lacks_one_parent_claims_what_an_index_makes_of_the_integer_that_another_has_now() {
+    let other =
+        "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER NOT NULL REFERENCES row, b INTEGER REFERENCES row);
+                 CREATE UNIQUE INDEX by_text ON other (CAST(b AS TEXT))";
+    let ((wall, [a, b, c]), remote) = (three(other, Some(false)).await, fresh_remote());
+    run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y'), (3, 'z')");
+    converge(&[&a, &b], &remote).await;
+    wall.advance(1);
+    run(&b, "DELETE FROM row WHERE u = 'x'");
+    wall.advance(1);
+    run(&a, "INSERT INTO other (a, b) VALUES (1, 2)");
+    converge(&[&a, &b, &c], &remote).await;
+    wall.advance(1);
+    run(&b, "DELETE FROM row WHERE u = 'y'");
+    converge(&[&b, &a, &c], &remote).await;
+    wall.advance(1);
+    run(&b, "INSERT INTO row VALUES (99, 'y')");
+    converge(&[&b, &a, &c], &remote).await;
+    wall.advance(1);
+    run(&a, "INSERT INTO other (a, b) SELECT z.id, y.id FROM row AS z, row AS y WHERE z.u = 'z' AND y.u = 'y'");
+    converge(&[&a, &b, &c], &remote).await;
+    for replica in [&a, &b, &c] {
+        assert_eq!(table(replica, "other"), [] as [&str; 0]);
+        assert_eq!(reasons(replica).await, ["other foreign key", "other unique"]);
+        assert_verified(replica, &remote).await;
+    }
+}
+
+/// Found by fuzzing: one row keeps another one out by the integer of a third one, which is only here with the one that is kept out.
+#[test]
+fn rows_of_which_one_is_kept_out_by_an_integer_that_goes_with_it_come_to_rest() {
+    comes_to_an_end(async || {
+        let other = "CREATE TABLE other (id INTEGER PRIMARY KEY, a INTEGER NOT NULL REFERENCES row,
+                         b INTEGER REFERENCES other, c INTEGER NOT NULL REFERENCES other);
+                     CREATE UNIQUE INDEX by_text ON other (CAST(b AS TEXT))";
+        let ((wall, [a, b, c]), remote) = (three(other, Some(false)).await, fresh_remote());
+        run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y')");
+        for (id, word, of) in [(1, 2, 1), (2, 1, 2), (3, 2, 1)] {
+            wall.advance(1);
+            run(&a, &format!("INSERT INTO other VALUES ({id}, {word}, NULL, {of})"));
+        }
+        converge(&[&a, &b], &remote).await;
+        wall.advance(1);
+        run(&a, "UPDATE other SET b = 3 WHERE id = 2");
+        wall.advance(1);
+        run(&b, "DELETE FROM row WHERE u = 'x'; UPDATE other SET b = 3 WHERE id = 1");
+        converge(&[&a, &b, &c], &remote).await;
+        for replica in [&a, &b, &c] {
+            assert_eq!(table(replica, "other"), [] as [&str; 0]);
+            assert_eq!(reasons(replica).await, ["other unique", "other foreign key", "other foreign key"]);
+            assert_verified(replica, &remote).await;
+        }
+    });
 }
 
 /// By reading: how the index of a child's column compares is not how SQLite compares a child with its parent.

@@ -445,6 +445,26 @@ fn held_rows_that_wait_for_each_other_and_keep_values_come_to_rest() {
     });
 }
 
+/// Found by fuzzing: a CHECK that asks for integers was asked with those that rows had, or would have had, then.
+#[tokio::test]
+async fn verify_cannot_say_with_which_integer_a_check_was_asked() {
+    let wall = Wall::at(START_MS);
+    let make = async |seed| {
+        let parent = "parent BLOB DEFAULT -9223372036854775808 REFERENCES t CHECK (length(parent) < 9)";
+        on_the_wall(unenforced(&format!("CREATE TABLE t (id INTEGER PRIMARY KEY, {parent})")).await, &wall, seed)
+    };
+    let (a, b, remote) = (make(1).await, make(2).await, fresh_remote());
+    // References to nobody: elsewhere the default stands in their place, and is the second row's integer.
+    run(&a, "INSERT INTO t VALUES (5, x'')");
+    wall.advance(1);
+    run(&a, "INSERT INTO t VALUES (-9223372036854775808, x'')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(held(&b).await, ["t check"]);
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
+}
+
 /// Found by fuzzing: to SQLite the least integer and the real that equals it are one value, and an update from one to the other none.
 #[tokio::test]
 async fn verify_takes_the_least_real_for_the_reference_that_it_was() {

@@ -79,6 +79,17 @@ impl ColumnSql {
     }
 }
 
+/// The names in the CHECKs of a `CREATE TABLE`, of columns and of the table, in lower case
+/// (<https://sqlite.org/lang_createtable.html#check_constraints>).
+pub(crate) fn checked_names(create: &str) -> Vec<String> {
+    let tokens = spans(create);
+    let checks = (0..tokens.len()).filter(|at| is_word(&tokens[*at].0, "check"));
+    let opened =
+        checks.map(|at| at + 1).filter(|at| tokens.get(*at).is_some_and(|(token, _, _)| *token == Token::Open));
+    let expressions = opened.filter_map(|open| Some(&tokens[open..closing(&tokens, open)?]));
+    expressions.flatten().filter_map(|(token, _, _)| token.name()).collect()
+}
+
 /// When a trigger fires: before or after, and on what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
@@ -264,6 +275,12 @@ mod tests {
         assert_eq!(columns["h"], ColumnSql { names: vec!["h".into()], ..ColumnSql::default() });
         assert_eq!(columns["a"].expression, None);
         assert_eq!(columns.get("b"), None);
+    }
+
+    #[test]
+    fn the_names_in_checks_are_those_of_all_checks() {
+        let sql = "CREATE TABLE \"check\" (a CHECK (a > 'c'), \"check\" INT DEFAULT (d), CONSTRAINT e check((F) IN (1, \"g h\")), i)";
+        assert_eq!(checked_names(sql), ["a", "f", "in", "g h"]);
     }
 
     #[test]

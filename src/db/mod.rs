@@ -14,7 +14,7 @@ mod tokens;
 mod turns;
 mod value;
 
-pub(crate) use create_sql::{ColumnSql, Event, IndexSql, SetColumn, TriggerSql};
+pub(crate) use create_sql::{ColumnSql, Event, IndexSql, SetColumn, TriggerSql, checked_names};
 pub(crate) use default::{constant_default, constant_expression};
 pub use key::DatabaseKey;
 pub(crate) use metadata::{Metadata, forget_metadata, get_metadata, set_metadata};

@@ -113,36 +113,35 @@ impl<'a, 'c> Applier<'a, 'c> {
     /// others over such a value are settled together; then come the rows that waited for any of these.
     pub(super) fn apply(&mut self, plan: Plan) -> Result<(), Stop> {
         let mut changed: Vec<Key> = Vec::new();
-        let mut retried: Vec<Key> = Vec::new();
+        // Rows that are looked at again, and whether they were shown before. To who waits for one that is held as before, nothing
+        // happened, even if it was shown until it was settled.
+        let mut again: Vec<(Key, bool)> = Vec::new();
         for (key, touched) in &plan {
-            if touched.is_retry { &mut retried } else { &mut changed }.push(key.clone());
+            match touched.is_retry {
+                true => again.push((key.clone(), self.is_shown(key)?)),
+                false => changed.push(key.clone()),
+            }
         }
         let mut contested = self.pass(plan)?;
-        // To who waits for a row that is held as before, nothing happened.
-        for key in retried {
-            if self.is_shown(&key)? {
-                changed.push(key);
-            }
-        }
         loop {
             if !contested.is_empty() {
-                changed.extend(super::claims::settle(self, std::mem::take(&mut contested))?);
+                let hidden = again.iter().filter(|(_, was_shown)| !was_shown).map(|(key, _)| key.clone()).collect();
+                changed.extend(super::claims::settle(self, std::mem::take(&mut contested), &hidden)?);
             }
-            let waiting = self.waiting(&std::mem::take(&mut changed))?;
-            if waiting.is_empty() {
-                return Ok(());
-            }
-            let mut keys = Vec::with_capacity(waiting.len());
-            for key in waiting.keys() {
-                keys.push((key.clone(), self.is_shown(key)?));
-            }
-            contested = self.pass(waiting)?;
-            for (key, was_shown) in keys {
+            for (key, was_shown) in std::mem::take(&mut again) {
                 // One that went out, as a trigger refuses it with the reference that it lacked, keeps its values from others no more.
                 if was_shown || self.is_shown(&key)? {
                     changed.push(key);
                 }
             }
+            let waiting = self.waiting(&std::mem::take(&mut changed))?;
+            if waiting.is_empty() {
+                return Ok(());
+            }
+            for key in waiting.keys() {
+                again.push((key.clone(), self.is_shown(key)?));
+            }
+            contested = self.pass(waiting)?;
         }
     }
 

@@ -12,7 +12,7 @@ use super::parents::entities;
 use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial, claims_more};
 use super::values::winners;
-use crate::changelog::{clear_waits, local_of, to_local, wait_for};
+use crate::changelog::{clear_waits, to_local, wait_for};
 use crate::db::{Ident, list};
 use crate::error::Result;
 use crate::model::{Claim, KeyPart, Registers, Value, settle_claims};
@@ -69,19 +69,16 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
     Ok(())
 }
 
-/// Has a row looked at again when rows come that have no integer here and of whose integers its claims are made: until then nobody can
-/// say what it claims.
+/// Has a row that is not shown looked at again when rows come, go, or come back of whose integers its claims are made: then it claims
+/// something else. One that is shown is looked at with its parents anyway.
 fn await_integers(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<(), Stop> {
-    if !trial.has_rules_of_integers() {
+    if !trial.has_rules_of_integers() || applier.is_shown(key)? {
         return Ok(());
     }
     let (own, columns, _) = logged(applier, key, &[])?;
-    for parent in trial.integers_of(&own, &columns) {
-        let conn = applier.log.conn;
-        if local_of(conn, parent.0, &parent.1)?.is_none() || applier.deleted.contains(&parent) {
-            applier.any_waits = true;
-            wait_for(conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
-        }
+    for parent in trial.integers_of(&own, &columns).into_iter().filter(|parent| parent != key) {
+        applier.any_waits = true;
+        wait_for(applier.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
     }
     Ok(())
 }
@@ -129,8 +126,13 @@ pub(super) fn breaks_alone(applier: &mut Applier<'_, '_>, key: &Key) -> Result<O
 }
 
 /// Settles rows that are out of their tables because each met another row over a value, together with all whom they meet.
-/// Returns the rows that came in or went out, and those that could not come in, which keep nobody out.
-pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Result<Vec<Key>, Stop> {
+/// Returns the rows that came in or went out, and those that could not come in, which keep nobody out. Some were hidden until a
+/// moment ago: as they are out again, nothing happened.
+pub(super) fn settle(
+    applier: &mut Applier<'_, '_>,
+    contested: Vec<Key>,
+    hidden: &BTreeSet<Key>,
+) -> Result<Vec<Key>, Stop> {
     let contested: BTreeSet<Key> = contested.into_iter().collect();
     let mut changed: BTreeSet<Key> = BTreeSet::new();
     let members = members(applier, &contested)?;
@@ -146,7 +148,7 @@ pub(super) fn settle(applier: &mut Applier<'_, '_>, contested: Vec<Key>) -> Resu
     for (key, keeper) in &out {
         let trial = trial(applier, key.0)?;
         let reason = lost(&trial, key, keeper, &members).until(keeper.0, Some(keeper.1.clone()));
-        if applier.is_shown(key)? {
+        if applier.is_shown(key)? && !hidden.contains(key) {
             changed.insert(key.clone());
         }
         let conn = applier.log.conn;

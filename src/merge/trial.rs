@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use rusqlite::{Connection, OptionalExtension, params_from_iter};
 
 use crate::changelog::{References, Source, Tracked, integer_to_be, local_of, referred};
-use crate::db::{Ident, Part, Table, Token, Tokens, Unique, bind_value, list, read_value, same_name};
+use crate::db::{Ident, Part, Table, Token, Tokens, Unique, bind_value, checked_names, list, read_value, same_name};
 use crate::error::{Error, Result};
 use crate::model::{ChangeId, DELETED_COLUMN, Registers, Value};
 
@@ -22,6 +22,8 @@ pub(crate) struct Trial {
     key_targets: Vec<Option<u32>>,
     targets: Vec<Option<u32>>,
     rules: Vec<Rule>,
+    /// Whether a CHECK asks for local integers.
+    checks_integers: bool,
 }
 
 /// A constraint that no two shown rows may break.
@@ -105,8 +107,11 @@ impl Trial {
             key_targets: source.key.iter().map(|name| target(&name)).collect(),
             targets: columns.iter().map(target).collect(),
             rules: Vec::new(),
+            checks_integers: false,
             conn: copy,
         };
+        let checked = shape.made_of(&checked_names(&create));
+        trial.checks_integers = !trial.references_among(source, &columns, &checked).is_empty();
         for unique in &shape.uniques {
             trial.rules.extend(trial.rule(tracked, shape, &columns, unique));
         }
@@ -187,6 +192,11 @@ impl Trial {
     /// Whether some constraint is on what is made of integers that rows have here.
     pub(crate) fn has_rules_of_integers(&self) -> bool {
         self.rules.iter().any(Rule::is_of_integers)
+    }
+
+    /// Whether a CHECK asks which integers rows have here: those that have none are asked for with made-up ones.
+    pub(crate) fn checks_integers(&self) -> bool {
+        self.checks_integers
     }
 
     /// The rows, beside itself, whose integers a row's claims are made of; its key and columns are given as the log has them.

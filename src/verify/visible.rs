@@ -78,7 +78,8 @@ impl Visible<'_, '_> {
             }
             let waits = self.waits(&key)?;
             // Whether it still meets the other row cannot be said without the integer that it had then.
-            let is_of_integers = self.tables[&key.0].trial.has_rules_of_integers();
+            let trial = &self.tables[&key.0].trial;
+            let (is_of_integers, checks_integers) = (trial.has_rules_of_integers(), trial.checks_integers());
             if reason == "unique" && (!waits || is_of_integers) {
                 self.restless.insert(key.clone());
             }
@@ -89,8 +90,10 @@ impl Visible<'_, '_> {
             match self.claims(&key)? {
                 None => {}
                 Some(Err(_)) if breaks_alone || reason == "foreign key" => {}
-                Some(Err(_)) if self.restless.contains(&key) => {}
+                Some(Err(_)) if self.restless.contains(&key) || checks_integers => {}
                 Some(Err(_)) => self.problem(&key, format_args!("is held as {reason}, and breaks a rule by itself")),
+                // It was asked with the integers that rows had then.
+                Some(Ok(_)) if reason == "check" && checks_integers => {}
                 Some(Ok(_)) if breaks_alone => {
                     self.problem(&key, format_args!("is held as {reason}, and breaks no rule by itself"));
                 }
@@ -154,14 +157,22 @@ impl Visible<'_, '_> {
                 }
             }
         }
-        let claims = members.iter().flat_map(|(key, claims)| {
-            claims.iter().map(|claim| Claim {
-                id: claim.id,
-                value: (key.0, claim.rule, claim.value.clone()),
-                row: key.clone(),
-            })
-        });
-        let out = settle_claims(claims.collect());
+        let out = loop {
+            let claims = members.iter().flat_map(|(key, claims)| {
+                claims.iter().map(|claim| Claim {
+                    id: claim.id,
+                    value: (key.0, claim.rule, claim.value.clone()),
+                    row: key.clone(),
+                })
+            });
+            let out = settle_claims(claims.collect());
+            // What keeps such a row out cannot be said; as it is out, it keeps nobody else out.
+            let count = members.len();
+            members.retain(|key, _| out.contains_key(key) || !self.restless.contains(key));
+            if members.len() == count {
+                break out;
+            }
+        };
         for key in members.keys() {
             let recorded = self.reasons.get(key).cloned();
             match (out.contains_key(key), recorded.as_deref()) {
@@ -171,7 +182,6 @@ impl Visible<'_, '_> {
                 (true, Some("unique")) if self.restless.contains(key) && !self.waits(key)? => {
                     self.problem(key, format_args!("is held as unique, and nothing says whom it waits for"));
                 }
-                (false, Some("unique")) if self.restless.contains(key) => {}
                 (true, Some("foreign key")) | (false, Some("unique")) => {
                     let why = if out.contains_key(key) {
                         "and another row took a unique value first"
