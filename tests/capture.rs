@@ -194,6 +194,30 @@ async fn every_kind_of_table() {
     ]);
 }
 
+/// Found by fuzzing: it was taken for one on the key, as it has as many parts and all of them in the key.
+#[tokio::test]
+async fn a_unique_index_that_names_one_column_of_the_key_twice_is_another_constraint() {
+    let schema = "CREATE TABLE pairs (a TEXT NOT NULL, b INTEGER NOT NULL, PRIMARY KEY (b, a));
+        CREATE UNIQUE INDEX twice ON pairs (a, a);";
+    let pair = Pair::new(schema, "").await;
+    pair.same(&[
+        "INSERT INTO pairs VALUES ('x', 1), ('y', 2), ('z', 3)",
+        "REPLACE INTO pairs VALUES ('x', 4)",
+        "UPDATE OR REPLACE pairs SET a = 'y' WHERE b = 3",
+    ]);
+    let (twin, remote) = (replica(schema).await, fresh_remote());
+    converge(&[&pair.tracked, &twin], &remote).await;
+    assert_eq!(table(&twin, "pairs"), ["'x'|4", "'y'|3"]);
+    run(&twin, "INSERT INTO pairs VALUES ('new', 5)");
+    run(&pair.tracked, "INSERT INTO pairs VALUES ('new', 6)");
+    converge(&[&pair.tracked, &twin], &remote).await;
+    assert_eq!(table(&pair.tracked, "pairs"), table(&twin, "pairs"));
+    for replica in [&pair.tracked, &twin] {
+        assert_eq!(replica.held().await.unwrap().rows.len(), 1);
+        assert_verified(replica, &remote).await;
+    }
+}
+
 #[tokio::test]
 async fn odd_names() {
     let schema = r#"CREATE TABLE "old" (id TEXT PRIMARY KEY, "new" TEXT UNIQUE, old);

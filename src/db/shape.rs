@@ -106,10 +106,12 @@ impl Unique {
         self.is_on(columns) && self.parts.iter().all(|part| same_name(&part.collation, "BINARY"))
     }
 
-    /// Whether every row is in it, and it is on exactly these columns, in whatever collation.
+    /// Whether every row is in it, and it is on exactly these columns, in whatever collation. It may name one of them twice.
     pub(crate) fn is_on(&self, columns: &[String]) -> bool {
-        let has = |part: &Part| part.column.as_ref().is_some_and(|c| columns.iter().any(|other| same_name(c, other)));
-        self.predicate.is_none() && self.parts.len() == columns.len() && self.parts.iter().all(has)
+        let is = |part: &Part, column: &String| part.column.as_ref().is_some_and(|name| same_name(name, column));
+        self.predicate.is_none()
+            && self.parts.iter().all(|part| columns.iter().any(|column| is(part, column)))
+            && columns.iter().all(|column| self.parts.iter().any(|part| is(part, column)))
     }
 
     pub(crate) fn mentions(&self, column: &str) -> bool {
