@@ -868,29 +868,6 @@ async fn a_row_that_lacks_one_parent_claims_what_an_index_makes_of_another() {
     }
 }
 
-/// By reading: what a held row claims by the integer of another row is something else when that one comes back with another integer.
-#[tokio::test]
-async fn a_row_that_lacks_one_parent_claims_what_an_index_makes_of_the_integer_that_another_has_now() {
-    let ((wall, [a, b, c]), remote) = (three(TWO_PARENTS, Some(false)).await, fresh_remote());
-    run(&a, "INSERT INTO row VALUES (1, 'x'), (2, 'y'), (3, 'z')");
-    converge(&[&a, &b], &remote).await;
-    wall.advance(1);
-    run(&b, "DELETE FROM row WHERE u = 'x'");
-    wall.advance(1);
-    run(&a, "INSERT INTO other (a, b) VALUES (1, 2)");
-    converge(&[&a, &b, &c], &remote).await;
-    wall.advance(1);
-    run(&b, "DELETE FROM row WHERE u = 'y'");
-    converge(&[&b, &a, &c], &remote).await;
-    wall.advance(1);
-    run(&b, "INSERT INTO row VALUES (99, 'y')");
-    converge(&[&b, &a, &c], &remote).await;
-    wall.advance(1);
-    run(&a, CHILD_OF_Z_AND_Y);
-    converge(&[&a, &b, &c], &remote).await;
-    the_older_keeps_the_younger_out(&[&a, &b, &c], &remote).await;
-}
-
 /// Found by fuzzing: one row keeps another one out by the integer of a third one, which is only here with the one that is kept out.
 #[test]
 fn rows_of_which_one_is_kept_out_by_an_integer_that_goes_with_it_come_to_rest() {

@@ -12,7 +12,7 @@ use super::parents::entities;
 use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial, claims_more};
 use super::values::winners;
-use crate::changelog::{clear_waits, to_local, wait_for};
+use crate::changelog::{clear_waits, local_of, to_local, wait_for};
 use crate::db::{Ident, list};
 use crate::error::Result;
 use crate::model::{Claim, KeyPart, Registers, Value, settle_claims};
@@ -69,16 +69,19 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
     Ok(())
 }
 
-/// Has a row that is not shown looked at again when rows come, go, or come back of whose integers its claims are made: then it claims
-/// something else. One that is shown is looked at with its parents anyway.
+/// Has a row looked at again when rows come that have no integer here and of whose integers its claims are made: until then nobody can
+/// say what it claims.
 fn await_integers(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<(), Stop> {
-    if !trial.has_rules_of_integers() || applier.is_shown(key)? {
+    if !trial.has_rules_of_integers() {
         return Ok(());
     }
     let (own, columns, _) = logged(applier, key, &[])?;
-    for parent in trial.integers_of(&own, &columns).into_iter().filter(|parent| parent != key) {
-        applier.any_waits = true;
-        wait_for(applier.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
+    for parent in trial.integers_of(&own, &columns) {
+        let conn = applier.log.conn;
+        if local_of(conn, parent.0, &parent.1)?.is_none() || applier.deleted.contains(&parent) {
+            applier.any_waits = true;
+            wait_for(conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
+        }
     }
     Ok(())
 }
