@@ -445,6 +445,39 @@ fn held_rows_that_wait_for_each_other_and_keep_values_come_to_rest() {
     });
 }
 
+/// Found by fuzzing: what a row claims by its own integer, which it gives up when it is held, it claims again when it comes back.
+#[tokio::test]
+async fn a_row_counts_its_own_integer_where_null_would_claim_more() {
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, r INTEGER REFERENCES t, v);
+                  CREATE UNIQUE INDEX v_and_id ON t (v, id + 1) WHERE typeof(r) <> 'blob'";
+    let (a, b, c, remote) =
+        (unenforced(schema).await, unenforced(schema).await, unenforced(schema).await, fresh_remote());
+    run(&a, "INSERT INTO t VALUES (1, NULL, 'parent'), (2, 1, 'child')");
+    converge(&[&a, &b], &remote).await;
+    run(&a, "DELETE FROM t WHERE id = 1");
+    assert_eq!(alike(&[&a, &b, &c], &remote, "SELECT v FROM t").await, [] as [&str; 0]);
+    for replica in [&a, &b, &c] {
+        assert_eq!(held(replica).await, ["t foreign key"]);
+    }
+}
+
+/// Found by fuzzing: the spellings of one integer are different values where they were written, and one reference elsewhere.
+#[tokio::test]
+async fn unique_references_that_are_spelled_in_two_ways_are_one_elsewhere() {
+    let schema = "CREATE TABLE t (id INTEGER PRIMARY KEY, r TEXT UNIQUE REFERENCES t, v)";
+    let (a, b, remote) = (usual(schema).await, usual(schema).await, fresh_remote());
+    run(&a, "INSERT INTO t VALUES (1, NULL, 'parent'); INSERT INTO t VALUES (2, '1', 'first'), (3, '01', 'second')");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(ask(&a, "SELECT v, r FROM t ORDER BY id"), ["'parent'|NULL", "'first'|'1'", "'second'|'01'"]);
+    assert_eq!(ask(&b, "SELECT v, r FROM t ORDER BY id"), ["'parent'|NULL", "'first'|'1'"]);
+    assert_eq!(held(&b).await, ["t unique"]);
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
+    }
+    run(&a, "UPDATE t SET r = 2 WHERE v = 'second'");
+    assert_eq!(alike(&[&a, &b], &remote, "SELECT v FROM t ORDER BY v").await, ["'first'", "'parent'", "'second'"]);
+}
+
 /// Found by fuzzing: a CHECK that asks for integers was asked with those that rows had, or would have had, then.
 #[tokio::test]
 async fn verify_cannot_say_with_which_integer_a_check_was_asked() {

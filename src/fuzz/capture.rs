@@ -9,7 +9,7 @@ use rusqlite::Connection;
 
 use super::dice::Dice;
 use super::schema::{Odd, odd_table};
-use crate::db::{Affinity, Ident, Part, Unique, list, open_database, read_table, same_name};
+use crate::db::{Affinity, Column, Ident, Part, Unique, list, open_database, read_table, same_name};
 use crate::{ErrorKind, HeldEntity, Remote, Replica, SyncOptions, TrackOptions};
 
 /// A table that others may refer to.
@@ -239,8 +239,15 @@ impl Twins {
         let is_plain = |part: &Part| {
             part.column.as_deref().is_some_and(|name| shape.column(name).is_some() && !same_name(name, key))
         };
+        // One integer may be spelled in two ways where it was written, and is spelled in one elsewhere.
+        let is_respelled = |part: &Part| {
+            let column = part.column.as_deref().and_then(|name| shape.column(name));
+            column.is_some_and(|column| references.contains(&column.name.as_str()) && self.is_spelled_oddly(column))
+        };
         let is_asked = |unique: &Unique| {
-            mentions(&unique.names) && (unique.predicate.is_some() || !unique.parts.iter().all(is_plain))
+            let is_of_integers =
+                mentions(&unique.names) && (unique.predicate.is_some() || !unique.parts.iter().all(is_plain));
+            is_of_integers || unique.parts.iter().any(is_respelled)
         };
         let checks: Vec<&str> = self.statements[0].split("CHECK (").skip(1).collect();
         let is_checked = |name: &str| {
@@ -260,6 +267,21 @@ impl Twins {
             ),
         ];
         rules.into_iter().filter(|(_, may)| *may).map(|(reason, _)| reason).collect()
+    }
+
+    /// Whether some reference in a column is text other than what the column would make of its integer.
+    fn is_spelled_oddly(&self, column: &Column) -> bool {
+        let is_canonical = match column.affinity {
+            Affinity::Text => "CAST(CAST({} AS INTEGER) AS TEXT) IS {}",
+            _ => "0",
+        };
+        let name = Ident(&column.name).to_string();
+        let sql = format!(
+            "SELECT 1 FROM {} WHERE typeof({name}) = 'text' AND NOT {}",
+            Ident(&self.table),
+            is_canonical.replace("{}", &name)
+        );
+        self.tracked.connection().prepare(&sql).and_then(|mut found| found.exists([])).expect("the table can be read")
     }
 }
 

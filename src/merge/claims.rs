@@ -60,7 +60,7 @@ impl Claims {
 pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), Stop> {
     let trial = trial(applier, key.0)?;
     if trial.has_rules()
-        && let Ok(claims) = claims_of(applier, &trial, key, &[])?
+        && let Ok(claims) = claims_of(applier, &trial, key)?
     {
         let conn = applier.log.conn;
         applier.claims.record(conn, key, &claims, &trial)?;
@@ -89,7 +89,7 @@ fn await_integers(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Re
 /// Whether a row whose claims are recorded claims a value of this one.
 pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
-    let Ok(claims) = claims_of(applier, &trial, key, &[])? else { return Ok(false) };
+    let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
     for claim in &claims {
         if hidden_claimants(applier.log.conn, key.0, &trial, claim)?.iter().any(|other| other != key) {
             return Ok(true);
@@ -101,7 +101,7 @@ pub(super) fn is_contested(applier: &mut Applier<'_, '_>, key: &Key) -> Result<b
 /// Whether any other row claims a value of this one, which is not shown.
 pub(super) fn meets_others(applier: &mut Applier<'_, '_>, key: &Key) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
-    let Ok(claims) = claims_of(applier, &trial, key, &[])? else { return Ok(false) };
+    let Ok(claims) = claims_of(applier, &trial, key)? else { return Ok(false) };
     for claim in &claims {
         let hidden = hidden_claimants(applier.log.conn, key.0, &trial, claim)?;
         let shown = shown_claimants(applier, key.0, &trial, claim)?;
@@ -112,20 +112,20 @@ pub(super) fn meets_others(applier: &mut Applier<'_, '_>, key: &Key) -> Result<b
     Ok(false)
 }
 
-/// Whether a row claims more with NULL in some of its columns.
+/// Whether a row claims more with NULL in some of its columns. An integer of its own it will have when it is shown.
 pub(super) fn counts_null(applier: &mut Applier<'_, '_>, key: &Key, columns: &[usize]) -> Result<bool, Stop> {
     let trial = trial(applier, key.0)?;
-    let (Ok(whole), Ok(less)) = (claims_of(applier, &trial, key, &[])?, claims_of(applier, &trial, key, columns)?)
-    else {
-        return Ok(false);
-    };
+    let counts = |table_no, id: &str, has_one| (table_no, id) == (key.0, key.1.as_str()) || has_one;
+    let whole = claims_with(applier, &trial, key, &[], counts)?;
+    let less = claims_with(applier, &trial, key, columns, counts)?;
+    let (Ok(whole), Ok(less)) = (whole, less) else { return Ok(false) };
     Ok(claims_more(&less, &whole))
 }
 
 /// The reason why a row breaks a rule by itself, if it does.
 pub(super) fn breaks_alone(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Option<Reason>, Stop> {
     let trial = trial(applier, key.0)?;
-    Ok(claims_of(applier, &trial, key, &[])?.err())
+    Ok(claims_of(applier, &trial, key)?.err())
 }
 
 /// Settles rows that are out of their tables because each met another row over a value, together with all whom they meet.
@@ -183,7 +183,7 @@ fn members(applier: &mut Applier<'_, '_>, contested: &BTreeSet<Key>) -> Result<B
             continue;
         }
         let trial = trial(applier, key.0)?;
-        let claims = match claims_of(applier, &trial, &key, &[])? {
+        let claims = match claims_of(applier, &trial, &key)? {
             Ok(claims) => claims,
             // It breaks a rule by itself, and so claims nothing.
             Err(reason) => {
@@ -277,18 +277,27 @@ fn trial(applier: &mut Applier<'_, '_>, table_no: u32) -> Result<Rc<Trial>, Stop
     Ok(trial)
 }
 
-/// What a living row claims by its registers, some columns taken for NULL; the reason where it breaks a rule by itself.
-fn claims_of(
+/// What a living row claims by its registers; the reason where it breaks a rule by itself.
+fn claims_of(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<Result<Vec<RowClaim>, Reason>, Stop> {
+    claims_with(applier, trial, key, &[], |_, _, has_one| has_one)
+}
+
+/// The same, some columns taken for NULL; the caller says of which rows the integers count, given whether they have one here.
+fn claims_with(
     applier: &mut Applier<'_, '_>,
     trial: &Trial,
     key: &Key,
     nulls: &[usize],
+    counts: impl Fn(u32, &str, bool) -> bool,
 ) -> Result<Result<Vec<RowClaim>, Reason>, Stop> {
     let (own, columns, registers) = logged(applier, key, nulls)?;
     let table = applier.table(key.0)?;
     let ids: Vec<_> = table.columns.iter().map(|column| registers.get(column.no).map(|r| r.id)).collect();
-    let is_gone = |table_no, id: &str| applier.deleted.contains(&(table_no, id.to_owned()));
-    let written = trial.claims(applier.log.conn, &key.1, (&own, &columns), &ids, &registers, is_gone)?;
+    let counts = |table_no, id: &str, has_one| {
+        // Who is deleted has one until the batch ends.
+        counts(table_no, id, has_one && !applier.deleted.contains(&(table_no, id.to_owned())))
+    };
+    let written = trial.claims(applier.log.conn, &key.1, (&own, &columns), &ids, &registers, counts)?;
     Ok(written.map_err(|error| match reason_of(&error) {
         Some(reason) => reason,
         None => Reason::new("other", "SQLite cannot write the row"),

@@ -235,8 +235,9 @@ impl Trial {
         same.chain(predicate).collect::<Vec<_>>().join(" AND ")
     }
 
-    /// What a row claims, whose key and columns are given as the log has them; SQLite's error where it breaks a rule by itself. Rows that
-    /// are gone may have their integers until a batch ends.
+    /// What a row claims, whose key and columns are given as the log has them; SQLite's error where it breaks a rule by itself. The
+    /// caller says of which rows the integers count, given whether they have one here: rows that are gone may have theirs until a
+    /// batch ends.
     pub(crate) fn claims(
         &self,
         conn: &Connection,
@@ -244,7 +245,7 @@ impl Trial {
         (key, columns): (&[Value], &[Value]),
         ids: &[Option<ChangeId>],
         registers: &Registers,
-        is_gone: impl Fn(u32, &str) -> bool,
+        counts: impl Fn(u32, &str, bool) -> bool,
     ) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
         let mut integers = Integers::default();
         let mut row = Vec::with_capacity(1 + key.len() + columns.len());
@@ -265,11 +266,11 @@ impl Trial {
         }
         let is_here = |reference: &Reference| {
             let id = match reference.place {
-                Place::Own => return integers.is_here(reference.table_no, entity_id),
+                Place::Own => Some(entity_id.to_owned()),
                 Place::Key(at) => referred(&key[at]),
                 Place::Column(at) => referred(&columns[at]),
             };
-            id.is_none_or(|id| integers.is_here(reference.table_no, &id) && !is_gone(reference.table_no, &id))
+            id.is_none_or(|id| counts(reference.table_no, &id, integers.is_here(reference.table_no, &id)))
         };
         let claims = self.read(key, columns, ids, registers, is_here);
         self.conn.prepare_cached(&format!("DELETE FROM {}", Ident(&self.table)))?.execute([])?;

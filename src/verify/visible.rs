@@ -275,9 +275,11 @@ impl Visible<'_, '_> {
         if !lacks_any {
             return Ok(false);
         }
-        let Ok(less) = self.claims_of(key, &row)? else { return Ok(true) };
+        // An integer of its own it will have when it is shown.
+        let counts = |no, id: &str, has_one| (no, id) == (key.0, key.1.as_str()) || has_one;
+        let Ok(less) = self.claims_with(key, &row, counts)? else { return Ok(true) };
         row.columns = whole;
-        Ok(self.claims_of(key, &row)?.is_ok_and(|whole| claims_more(&less, &whole)))
+        Ok(self.claims_with(key, &row, counts)?.is_ok_and(|whole| claims_more(&less, &whole)))
     }
 
     fn leads_nowhere(&self, table_no: u32, column: &str, value: &Value, among: &BTreeSet<Key>) -> Result<bool> {
@@ -435,12 +437,18 @@ impl Visible<'_, '_> {
 
     /// What a living row claims; `None` where it does not live.
     fn claims(&self, key: &Key) -> Result<Option<Result<Vec<RowClaim>, rusqlite::Error>>> {
-        self.logged(key)?.map(|row| self.claims_of(key, &row)).transpose()
+        self.logged(key)?.map(|row| self.claims_with(key, &row, |_, _, has_one| has_one)).transpose()
     }
 
-    fn claims_of(&self, key: &Key, row: &LoggedRow) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
+    /// What a row claims, if the integers of those rows count of which the caller says so, given whether they have one here.
+    fn claims_with(
+        &self,
+        key: &Key,
+        row: &LoggedRow,
+        counts: impl Fn(u32, &str, bool) -> bool,
+    ) -> Result<Result<Vec<RowClaim>, rusqlite::Error>> {
         let trial = &self.tables[&key.0].trial;
-        trial.claims(self.context.conn, &key.1, (&row.key, &row.columns), &row.ids, &row.registers, |_, _| false)
+        trial.claims(self.context.conn, &key.1, (&row.key, &row.columns), &row.ids, &row.registers, counts)
     }
 
     fn logged(&self, key: &Key) -> Result<Option<LoggedRow>> {
