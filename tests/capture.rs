@@ -427,6 +427,56 @@ async fn a_row_that_is_replaced_over_an_expression_is_recorded() {
     }
 }
 
+/// Found by fuzzing: SQLite compares a column by its affinity, and the same value in a trigger without.
+#[tokio::test]
+async fn a_row_that_is_replaced_over_a_comparison_is_recorded() {
+    for (columns, index, one, other) in [
+        ("p TEXT", "(CASE WHEN p > 1 THEN 1 ELSE p END)", "'-5'", "'-5'"),
+        ("p TEXT, q", "(p > 1, q)", "'-5', 7", "'-6', 7"),
+        ("p INTEGER", "(p = '5')", "5", "5"),
+        ("p INTEGER, q TEXT", "(p IN (q, '7'))", "5, '5'", "7, '8'"),
+        ("p REAL", "(p BETWEEN '4' AND '6')", "5", "5.5"),
+        ("p, g TEXT AS (p)", "(CASE g WHEN 5 THEN 'five' END)", "5", "5"),
+        // What is no text compares alike.
+        ("p TEXT", "(p > 1)", "x'00'", "x'01'"),
+        ("p INTEGER", "(p > '1')", "'a'", "'b'"),
+    ] {
+        let schema =
+            format!("CREATE TABLE t (id TEXT PRIMARY KEY, {columns}); CREATE UNIQUE INDEX compared ON t {index}");
+        let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
+        run(&a, &format!("INSERT INTO t VALUES ('a', {one})"));
+        converge(&[&a, &b], &remote).await;
+        run(&a, &format!("INSERT OR REPLACE INTO t VALUES ('b', {other})"));
+        assert_eq!(rows(&a.connection(), "SELECT id FROM t"), ["'b'"], "{columns} {index}");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(rows(&b.connection(), "SELECT id FROM t"), ["'b'"], "{columns} {index}");
+        for replica in [&a, &b] {
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
+/// The same of the integer that SQLite has yet to choose.
+#[tokio::test]
+async fn a_row_that_is_replaced_over_a_comparison_of_its_integer_is_recorded() {
+    for (column, index) in [
+        ("g", "CREATE UNIQUE INDEX compared ON t (id > '0', v)"),
+        ("g TEXT AS (id)", "CREATE UNIQUE INDEX compared ON t (CASE WHEN g < 5 THEN 'few' ELSE g END)"),
+    ] {
+        let schema = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v DEFAULT 7, {column}); {index}");
+        let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
+        run(&a, "INSERT INTO t (id) VALUES (1)");
+        converge(&[&a, &b], &remote).await;
+        run(&a, "INSERT OR REPLACE INTO t (v) VALUES (7)");
+        assert_eq!(rows(&a.connection(), "SELECT id FROM t"), ["2"], "{index}");
+        converge(&[&a, &b], &remote).await;
+        assert_eq!(rows(&b.connection(), "SELECT count(*) FROM t"), ["1"], "{index}");
+        for replica in [&a, &b] {
+            assert_verified(replica, &remote).await;
+        }
+    }
+}
+
 /// Found by fuzzing: what is computed from the integer that SQLite has yet to choose is not what a trigger sees of it.
 #[tokio::test]
 async fn a_row_that_is_replaced_by_what_is_computed_from_its_integer_is_recorded() {

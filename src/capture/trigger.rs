@@ -34,6 +34,16 @@ const ROW: &str = "zv_row";
 /// The names of the rowid, where no column has them.
 const ROWIDS: [&str; 3] = ["rowid", "oid", "_rowid_"];
 
+/// How an expression sees the row to be. To SQLite the values of NEW have the collations of their columns, and not the affinities
+/// by which columns are compared (<https://sqlite.org/datatype3.html>, section 4.2; so in 3.40 to 3.54): `NEW.t > 1` holds for '-5'.
+#[derive(Clone, Copy)]
+enum Seen {
+    /// As NEW has them: right but where values are compared.
+    Bare,
+    /// With the affinity of their columns: right but for blobs in columns of text, and text in columns of numbers.
+    Cast,
+}
+
 /// A trigger of ours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trigger {
@@ -347,26 +357,44 @@ impl<'a> Capture<'a> {
         hash.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
-    /// The conditions on other rows that share a unique value with NEW; none where only the key is unique.
+    /// The conditions on other rows that share a unique value with NEW; none where only the key is unique. They may find too many:
+    /// whether a row is gone is seen later.
     fn clashing_rows(&self) -> Vec<String> {
-        let conditions = self.uniques().flat_map(|unique| [Some(self.clashes(unique)), self.clashes_by_next(unique)]);
-        conditions.flatten().collect()
+        let mut conditions = Vec::new();
+        for unique in self.uniques() {
+            let ways: &[Seen] = if self.compares(unique) { &[Seen::Bare, Seen::Cast] } else { &[Seen::Bare] };
+            for seen in ways {
+                conditions.push(self.clashes(unique, *seen));
+                conditions.extend(self.clashes_by_next(unique, *seen));
+            }
+        }
+        conditions
     }
 
-    fn clashes(&self, unique: &Unique) -> String {
+    /// Whether what a constraint is on is computed by comparing values.
+    fn compares(&self, unique: &Unique) -> bool {
+        let names = self.table.made_of(&unique.names);
+        let generated =
+            self.table.generated.iter().filter(|generated| names.contains(&generated.name.to_ascii_lowercase()));
+        let computed = generated.filter_map(|generated| generated.sql.expression.as_deref());
+        let parts = unique.parts.iter().filter(|part| part.column.is_none()).map(|part| part.sql.as_str());
+        parts.chain(computed).any(compares)
+    }
+
+    fn clashes(&self, unique: &Unique, seen: Seen) -> String {
         let terms = unique.parts.iter().map(|part| match &part.column {
             Some(name) => {
                 let (column, collation) = (Ident(name), Ident(&part.collation));
                 format!("{ROW}.{column} = {} COLLATE {collation}", self.value_to_be(name))
             }
-            None => self.same_expression(part),
+            None => self.same_expression(part, seen),
         });
         format!("({})", terms.chain(condition_of(unique)).collect::<Vec<_>>().join(" AND "))
     }
 
     /// The same for what is computed from an integer key that SQLite has not chosen yet, and calls -1: it will be the next one
     /// (<https://sqlite.org/autoinc.html>).
-    fn clashes_by_next(&self, unique: &Unique) -> Option<String> {
+    fn clashes_by_next(&self, unique: &Unique, seen: Seen) -> Option<String> {
         let key = self.lead().find(|column| self.is_rowid(column))?;
         let names = self.table.made_of(&unique.names);
         let is_key = |part: &Part| part.column.as_ref().is_some_and(|name| same_name(name, &key.name));
@@ -374,7 +402,7 @@ impl<'a> Capture<'a> {
         if !names.contains(&key.name.to_ascii_lowercase()) || unique.parts.iter().any(is_key) {
             return None;
         }
-        let row = self.row_by_next(key, &names)?;
+        let row = self.row_by_next(key, &names, seen)?;
         let terms = unique.parts.iter().map(|part| {
             let own =
                 part.column.as_ref().map_or_else(|| format!("({})", part.sql), |name| format!("{ROW}.{}", Ident(name)));
@@ -385,10 +413,13 @@ impl<'a> Capture<'a> {
     }
 
     /// The row that is about to be inserted under the next integer, with those of its generated columns that are named.
-    fn row_by_next(&self, key: &Column, names: &HashSet<String>) -> Option<String> {
-        let columns = self.table.columns.iter().map(|column| match column.name == key.name {
-            true => format!("({}) AS {}", self.next(key), Ident(&column.name)),
-            false => format!("{} AS {}", self.value_to_be(&column.name), Ident(&column.name)),
+    fn row_by_next(&self, key: &Column, names: &HashSet<String>, seen: Seen) -> Option<String> {
+        let columns = self.table.columns.iter().map(|column| {
+            let value = match column.name == key.name {
+                true => format!("({})", self.next(key)),
+                false => self.value_to_be(&column.name),
+            };
+            seen.named(value, column.affinity, &column.name)
         });
         let mut row = format!("(SELECT {})", list(columns));
         let is_named = |generated: &&Generated| names.contains(&generated.name.to_ascii_lowercase());
@@ -398,7 +429,8 @@ impl<'a> Capture<'a> {
             let is_ready = |one: &&Generated| !waiting.iter().any(|other| other.name != one.name && uses(one, other));
             let generated = waiting.remove(waiting.iter().position(is_ready)?);
             let expression = generated.sql.expression.as_ref()?;
-            row = format!("(SELECT *, ({expression}) AS {} FROM {row})", Ident(&generated.name));
+            let column = seen.named(format!("({expression})"), generated.affinity, &generated.name);
+            row = format!("(SELECT *, {column} FROM {row})");
         }
         Some(row)
     }
@@ -418,11 +450,13 @@ impl<'a> Capture<'a> {
 
     /// The condition on rows for which an expression has the value that it is about to have. Its names are looked up in the
     /// innermost FROM clause: the row's for one side, the new row's for the other.
-    fn same_expression(&self, part: &Part) -> String {
-        let columns = self.table.columns.iter().map(|column| (&column.name, self.value_to_be(&column.name)));
+    fn same_expression(&self, part: &Part, seen: Seen) -> String {
+        let columns = self.table.columns.iter();
+        let columns = columns.map(|column| seen.named(self.value_to_be(&column.name), column.affinity, &column.name));
+        let generated = self.table.generated.iter();
         let generated =
-            self.table.generated.iter().map(|column| (&column.name, format!("NEW.{}", Ident(&column.name))));
-        let new = list(columns.chain(generated).map(|(name, value)| format!("{value} AS {}", Ident(name))));
+            generated.map(|column| seen.named(format!("NEW.{}", Ident(&column.name)), column.affinity, &column.name));
+        let new = list(columns.chain(generated));
         let (sql, collation) = (&part.sql, Ident(&part.collation));
         format!("({sql}) = (SELECT {sql} FROM (SELECT {new})) COLLATE {collation}")
     }
@@ -454,6 +488,24 @@ impl<'a> Capture<'a> {
             }
         }))
     }
+}
+
+impl Seen {
+    /// A value under the name of its column, for a SELECT.
+    fn named(self, value: String, affinity: Affinity, name: &str) -> String {
+        match (self, affinity) {
+            (Self::Bare, _) | (Self::Cast, Affinity::Blob) => format!("{value} AS {}", Ident(name)),
+            (Self::Cast, Affinity::Text) => format!("CAST({value} AS TEXT) AS {}", Ident(name)),
+            // It leaves integers and reals as they are (<https://sqlite.org/lang_expr.html#castexpr>).
+            (Self::Cast, _) => format!("CAST({value} AS NUMERIC) AS {}", Ident(name)),
+        }
+    }
+}
+
+/// Whether an expression compares values by their affinities; functions do not.
+fn compares(expression: &str) -> bool {
+    let is_comparison = |token: Token<'_>| matches!(token, Token::Word(word) if ["in", "between", "is", "case"].iter().any(|known| word.eq_ignore_ascii_case(known)));
+    expression.contains(['<', '>', '=']) || Tokens::new(expression).any(is_comparison)
 }
 
 /// The condition on the rows that are in an index, by which SQLite sees that the index serves. Its names are looked up in the

@@ -75,6 +75,7 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Generated {
     pub(crate) name: String,
+    pub(crate) affinity: Affinity,
     pub(crate) sql: ColumnSql,
 }
 
@@ -362,7 +363,7 @@ fn read_columns(conn: &Connection, table: &mut Table, strict: bool, create: &str
             let all = || Tokens::new(create).filter_map(|token| token.name()).collect();
             let unknown = || ColumnSql { names: all(), ..ColumnSql::default() };
             let sql = definitions.remove(&name.to_ascii_lowercase()).unwrap_or_else(unknown);
-            table.generated.push(Generated { name, sql });
+            table.generated.push(Generated { name, affinity: Affinity::of(&declared, strict), sql });
             continue;
         }
         if place > 0 {
