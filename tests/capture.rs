@@ -462,6 +462,9 @@ async fn a_row_that_is_replaced_over_a_comparison_of_its_integer_is_recorded() {
     for (column, index) in [
         ("g", "CREATE UNIQUE INDEX compared ON t (id > '0', v)"),
         ("g TEXT AS (id)", "CREATE UNIQUE INDEX compared ON t (CASE WHEN g < 5 THEN 'few' ELSE g END)"),
+        ("g REAL AS (max(id, 2)), h TEXT AS (g)", "CREATE UNIQUE INDEX converted ON t (h || 'x')"),
+        ("g INTEGER AS (max(id, 2) * 1.0), h TEXT AS (g)", "CREATE UNIQUE INDEX converted ON t (h || 'x')"),
+        ("g INTEGER AS (max(id, 2) * 1.0), h INT AS (g * 1.0)", "CREATE UNIQUE INDEX converted ON t (h || 'x')"),
     ] {
         let schema = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v DEFAULT 7, {column}); {index}");
         let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());

@@ -461,6 +461,51 @@ async fn a_row_counts_its_own_integer_where_null_would_claim_more() {
     }
 }
 
+/// Found by the simulation: whether NULL, in the place of one reference, claims more, or breaks a CHECK, depends on the others; the
+/// row is looked at again when those go.
+#[tokio::test]
+async fn a_row_held_as_null_would_count_comes_when_its_other_reference_goes() {
+    for rule in ["CREATE UNIQUE INDEX alone ON t (b) WHERE a IS NULL", "CHECK ((a IS NULL) = (b IS NULL))"] {
+        let check = if rule.starts_with("CHECK") { format!(", {rule}") } else { String::new() };
+        let index = if rule.starts_with("CREATE") { rule } else { "" };
+        let schema = format!(
+            "CREATE TABLE p (id INTEGER PRIMARY KEY);
+             CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER REFERENCES p, b INTEGER REFERENCES p, v{check}); {index}"
+        );
+        let (a, b, remote) = (unenforced(&schema).await, unenforced(&schema).await, fresh_remote());
+        run(&a, "INSERT INTO p VALUES (1), (2); INSERT INTO t VALUES (1, 1, 2, 'row')");
+        converge(&[&a, &b], &remote).await;
+        run(&a, "DELETE FROM p WHERE id = 1");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT v FROM t").await, [] as [&str; 0], "{rule}");
+        assert_eq!(held(&a).await, ["t foreign key"], "{rule}");
+        run(&a, "DELETE FROM p");
+        assert_eq!(alike(&[&a, &b], &remote, "SELECT a, b, v FROM t").await, ["NULL|NULL|'row'"], "{rule}");
+    }
+}
+
+/// Three rows of which each is shown just when the next one is not: no state is right, and the merge ends all the same.
+#[test]
+fn rows_that_keep_each_other_out_in_a_circle_come_to_rest() {
+    comes_to_an_end(async || {
+        let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY);
+                      CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER REFERENCES p, b INTEGER REFERENCES t);
+                      CREATE UNIQUE INDEX alone ON t (b) WHERE a IS NULL";
+        let (a, b, remote) = (unenforced(schema).await, unenforced(schema).await, fresh_remote());
+        run(&a, "INSERT INTO p VALUES (1); INSERT INTO t VALUES (1, 1, 2), (2, 1, 3), (3, 1, 1)");
+        converge(&[&a, &b], &remote).await;
+        run(&a, "DELETE FROM p");
+        converge(&[&a, &b], &remote).await;
+        // Nothing is lost: they are all there again with what they lack.
+        run(&b, "INSERT INTO p VALUES (1)");
+        run(&b, "INSERT INTO t VALUES (9, NULL, NULL)");
+        converge(&[&b, &a], &remote).await;
+        for replica in [&a, &b] {
+            let shown: usize = ask(replica, "SELECT 1 FROM t").len();
+            assert_eq!(shown + replica.held().await.unwrap().rows.len(), 4);
+        }
+    });
+}
+
 /// Found by fuzzing: the spellings of one integer are different values where they were written, and one reference elsewhere.
 #[tokio::test]
 async fn unique_references_that_are_spelled_in_two_ways_are_one_elsewhere() {

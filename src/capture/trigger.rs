@@ -362,23 +362,26 @@ impl<'a> Capture<'a> {
     fn clashing_rows(&self) -> Vec<String> {
         let mut conditions = Vec::new();
         for unique in self.uniques() {
-            let ways: &[Seen] = if self.compares(unique) { &[Seen::Bare, Seen::Cast] } else { &[Seen::Bare] };
+            let ways: &[Seen] = if self.asks_affinities(unique) { &[Seen::Bare, Seen::Cast] } else { &[Seen::Bare] };
             for seen in ways {
-                conditions.push(self.clashes(unique, *seen));
-                conditions.extend(self.clashes_by_next(unique, *seen));
+                let found = [Some(self.clashes(unique, *seen)), self.clashes_by_next(unique, *seen)];
+                for condition in found.into_iter().flatten() {
+                    if !conditions.contains(&condition) {
+                        conditions.push(condition);
+                    }
+                }
             }
         }
         conditions
     }
 
-    /// Whether what a constraint is on is computed by comparing values.
-    fn compares(&self, unique: &Unique) -> bool {
+    /// Whether what a constraint is on depends on the affinities of columns: where it compares values, or takes them from generated
+    /// columns, which make theirs of them.
+    fn asks_affinities(&self, unique: &Unique) -> bool {
         let names = self.table.made_of(&unique.names);
-        let generated =
-            self.table.generated.iter().filter(|generated| names.contains(&generated.name.to_ascii_lowercase()));
-        let computed = generated.filter_map(|generated| generated.sql.expression.as_deref());
-        let parts = unique.parts.iter().filter(|part| part.column.is_none()).map(|part| part.sql.as_str());
-        parts.chain(computed).any(compares)
+        let mut expressions = unique.parts.iter().filter(|part| part.column.is_none());
+        self.table.generated.iter().any(|generated| names.contains(&generated.name.to_ascii_lowercase()))
+            || expressions.any(|part| compares(&part.sql))
     }
 
     fn clashes(&self, unique: &Unique, seen: Seen) -> String {
@@ -429,8 +432,7 @@ impl<'a> Capture<'a> {
             let is_ready = |one: &&Generated| !waiting.iter().any(|other| other.name != one.name && uses(one, other));
             let generated = waiting.remove(waiting.iter().position(is_ready)?);
             let expression = generated.sql.expression.as_ref()?;
-            let column = seen.named(format!("({expression})"), generated.affinity, &generated.name);
-            row = format!("(SELECT *, {column} FROM {row})");
+            row = seen.computed(&row, expression, generated);
         }
         Some(row)
     }
@@ -496,8 +498,29 @@ impl Seen {
         match (self, affinity) {
             (Self::Bare, _) | (Self::Cast, Affinity::Blob) => format!("{value} AS {}", Ident(name)),
             (Self::Cast, Affinity::Text) => format!("CAST({value} AS TEXT) AS {}", Ident(name)),
+            (Self::Cast, Affinity::Real) => format!("CAST({value} AS REAL) AS {}", Ident(name)),
             // It leaves integers and reals as they are (<https://sqlite.org/lang_expr.html#castexpr>).
-            (Self::Cast, _) => format!("CAST({value} AS NUMERIC) AS {}", Ident(name)),
+            (Self::Cast, Affinity::Integer | Affinity::Numeric) => {
+                format!("CAST({value} AS NUMERIC) AS {}", Ident(name))
+            }
+        }
+    }
+
+    /// A row with one more column, which is computed from its others.
+    fn computed(self, row: &str, expression: &str, column: &Generated) -> String {
+        let name = &column.name;
+        match (self, column.affinity) {
+            // A real that is an integer becomes one.
+            (Self::Cast, Affinity::Integer | Affinity::Numeric) => {
+                let before = Ident(&format!("zv_value of {name}")).to_string();
+                let whole = format!(
+                    "CASE WHEN typeof({before}) = 'real' AND {before} = CAST({before} AS INTEGER) THEN CAST({before} AS INTEGER) \
+                     ELSE {before} END"
+                );
+                let column = self.named(whole, column.affinity, name);
+                format!("(SELECT *, {column} FROM (SELECT *, ({expression}) AS {before} FROM {row}))")
+            }
+            _ => format!("(SELECT *, {} FROM {row})", self.named(format!("({expression})"), column.affinity, name)),
         }
     }
 }

@@ -22,6 +22,10 @@ use crate::model::{Registers, Value};
 /// Rows whose user trigger rolled the whole transaction back: found by one attempt, held by the next.
 pub(super) type Refused = BTreeMap<Key, String>;
 
+/// How often a row is looked at again in one batch. Rows may let each other in and keep each other out without end, as of none of
+/// them any state is right by the rules: such rows stay where they then are.
+const MOST_LOOKS: u32 = 64;
+
 /// How showing a batch can end early.
 pub(super) enum Stop {
     Failed(Error),
@@ -71,12 +75,14 @@ pub(super) struct Applier<'a, 'c> {
     pub(super) expected: BTreeMap<Key, BTreeSet<Key>>,
     /// Rows that were expected and are not shown after all.
     pub(super) unavailable: BTreeSet<Key>,
-    /// Rows that were deleted, and have their integers until the batch ends.
+    /// Rows that were deleted. They have their integers until the batch ends, so that who refers to them is found, and count as gone.
     pub(super) deleted: BTreeSet<Key>,
     /// The columns of the row which is being put in that are NULL as the row that each refers to is not here, and that row.
     pub(super) lacks: Vec<(usize, Key)>,
     /// Rows with a local integer that were taken out: it is theirs until the batch ends, as they may come back.
     pub(super) vacated: BTreeSet<Key>,
+    /// How often rows were looked at again.
+    looks: BTreeMap<Key, u32>,
     /// Rows that are held by what the tables show, which may be a trigger's doing that is taken back before the batch ends.
     pub(super) doubtful: BTreeSet<Key>,
     /// The last insert and the last update: most rows of a batch need the same statement.
@@ -103,6 +109,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             deleted: BTreeSet::new(),
             lacks: Vec::new(),
             vacated: BTreeSet::new(),
+            looks: BTreeMap::new(),
             doubtful: BTreeSet::new(),
             insert: None,
             update: None,
@@ -147,17 +154,27 @@ impl<'a, 'c> Applier<'a, 'c> {
 
     /// The rows that wait for some others and are not shown whole.
     fn waiting(&mut self, changed: &[Key]) -> Result<Plan, Stop> {
-        let mut plan = Plan::new();
         if !self.any_waits {
-            return Ok(plan);
+            return Ok(Plan::new());
         }
         let mut found = super::parents::waiting_by_values(self, changed)?;
         for key in changed {
             found.extend(waiting_for(self.log.conn, key.0, &key.1)?);
         }
-        found.retain(|key| self.tables.get(key.0).is_some());
-        plan.extend(found.into_iter().map(|key| (key, Touched::whole())));
-        Ok(plan)
+        Ok(self.looked_at_again(found))
+    }
+
+    /// Rows that are looked at because others changed, but for those that were often enough.
+    pub(super) fn looked_at_again(&mut self, mut rows: Vec<Key>) -> Plan {
+        rows.retain(|key| self.tables.get(key.0).is_some());
+        rows.sort_unstable();
+        rows.dedup();
+        rows.retain(|key| {
+            let looks = self.looks.entry(key.clone()).or_default();
+            *looks += 1;
+            *looks <= MOST_LOOKS
+        });
+        rows.into_iter().map(|key| (key, Touched::whole())).collect()
     }
 
     /// Brings rows in line; returns those that are contested, which are out of their tables.
@@ -179,6 +196,7 @@ impl<'a, 'c> Applier<'a, 'c> {
                 rows.push((key, touched));
             } else if entity.shown || (touched.whole && !has_left_out) {
                 self.take_out(&key)?;
+                self.deleted.insert(key);
             } else {
                 self.release(&key)?;
                 if !self.table(key.0)?.tracked.excluded.is_empty() {
@@ -412,7 +430,7 @@ impl<'a, 'c> Applier<'a, 'c> {
                     ("unique", _) => Put::Contested,
                     // It has a value in the log, and NULL in its place only here.
                     ("check" | "not null", Some((at, parent))) => {
-                        Put::Held(missing_parent(self.tables, parent, &table.columns[at].name))
+                        Put::Held(self.lacks_among_others(table, key, at, parent)?)
                     }
                     // What breaks a rule is then what a trigger wrote, here or to another table.
                     ("check" | "not null" | "type", None)
@@ -466,8 +484,18 @@ impl<'a, 'c> Applier<'a, 'c> {
         let found = self.lacks.iter().find(|(at, _)| table.columns[*at].counts_null);
         let Some((at, parent)) = found.cloned() else { return Ok(None) };
         let lacks: Vec<usize> = self.lacks.iter().map(|(at, _)| *at).collect();
-        let counts = super::claims::counts_null(self, key, &lacks)?;
-        Ok(counts.then(|| missing_parent(self.tables, parent, &table.columns[at].name)))
+        match super::claims::counts_null(self, key, &lacks)? {
+            true => Ok(Some(self.lacks_among_others(table, key, at, parent)?)),
+            false => Ok(None),
+        }
+    }
+
+    /// The reason to hold a row that cannot be shown without a reference, given its others as they are: it is looked at again when
+    /// those come or go, too.
+    fn lacks_among_others(&mut self, table: &MergeTable, key: &Key, at: usize, parent: Key) -> Result<Reason, Stop> {
+        let reason = missing_parent(self.tables, parent, &table.columns[at].name);
+        let others = super::claims::referred_rows(self, key)?.into_iter().filter(|other| other != key);
+        Ok(others.fold(reason, |reason, (table_no, id)| reason.until(table_no, Some(id))))
     }
 
     /// The values of the columns by which a row is known here: an integer of its own, where it has one, and its key.

@@ -12,7 +12,7 @@ use super::parents::entities;
 use super::reason::{Reason, reason_of};
 use super::trial::{RowClaim, Trial, claims_more};
 use super::values::winners;
-use crate::changelog::{clear_waits, local_of, to_local, wait_for};
+use crate::changelog::{clear_waits, referred, to_local, wait_for};
 use crate::db::{Ident, list};
 use crate::error::Result;
 use crate::model::{Claim, KeyPart, Registers, Value, settle_claims};
@@ -69,19 +69,16 @@ pub(super) fn remember(applier: &mut Applier<'_, '_>, key: &Key) -> Result<(), S
     Ok(())
 }
 
-/// Has a row looked at again when rows come that have no integer here and of whose integers its claims are made: until then nobody can
-/// say what it claims.
+/// Has a row that is not shown looked at again when rows come, go, or come back of whose integers its claims are made: then it claims
+/// something else. One that is shown is looked at with its parents anyway.
 fn await_integers(applier: &mut Applier<'_, '_>, trial: &Trial, key: &Key) -> Result<(), Stop> {
-    if !trial.has_rules_of_integers() {
+    if !trial.has_rules_of_integers() || applier.is_shown(key)? {
         return Ok(());
     }
     let (own, columns, _) = logged(applier, key, &[])?;
-    for parent in trial.integers_of(&own, &columns) {
-        let conn = applier.log.conn;
-        if local_of(conn, parent.0, &parent.1)?.is_none() || applier.deleted.contains(&parent) {
-            applier.any_waits = true;
-            wait_for(conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
-        }
+    for parent in trial.integers_of(&own, &columns).into_iter().filter(|parent| parent != key) {
+        applier.any_waits = true;
+        wait_for(applier.log.conn, (parent.0, Some(&parent.1)), (key.0, &key.1))?;
     }
     Ok(())
 }
@@ -275,6 +272,15 @@ fn trial(applier: &mut Applier<'_, '_>, table_no: u32) -> Result<Rc<Trial>, Stop
     let trial = Rc::new(Trial::new(applier.log.conn, &applier.tables.references, &table.tracked, &table.shape)?);
     applier.claims.trials.insert(table_no, Rc::clone(&trial));
     Ok(trial)
+}
+
+/// The rows that the columns of a row refer to by local integers.
+pub(super) fn referred_rows(applier: &mut Applier<'_, '_>, key: &Key) -> Result<Vec<Key>, Stop> {
+    let (_, columns, _) = logged(applier, key, &[])?;
+    let table = applier.table(key.0)?;
+    let targets =
+        table.columns.iter().zip(&columns).filter_map(|(column, value)| Some((column.target?, referred(value)?)));
+    Ok(targets.collect())
 }
 
 /// What a living row claims by its registers; the reason where it breaks a rule by itself.

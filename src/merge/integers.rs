@@ -85,7 +85,7 @@ impl Applier<'_, '_> {
         if let Some(local) = to_local(self.log.conn, parent_no, value)? {
             let Some(entity_id) = referred(value) else { return Ok(Ok(local)) };
             let parent = (parent_no, entity_id);
-            match self.unavailable.contains(&parent) {
+            match self.unavailable.contains(&parent) || self.deleted.contains(&parent) {
                 true => return Ok(Err(parent)),
                 // It may be gone by the end of the batch.
                 false if !self.vacated.is_empty() || !self.expected.is_empty() => self.expect(parent, key)?,
@@ -164,9 +164,6 @@ impl Applier<'_, '_> {
                 continue;
             }
             vacated.extend(local_of(self.log.conn, key.0, &key.1)?.map(|local| (key.0, local)));
-            if !self.log.entity(key.0, &key.1)?.registers.alive() {
-                self.deleted.insert(key.clone());
-            }
             gone.push(key);
         }
         again.extend(super::children::referring(self.log.conn, self.tables, &vacated)?);

@@ -131,7 +131,12 @@ fn merge_batch(conn: &mut Connection, world: &World, refused: &Refused, most: us
     let folded = work.fold(&mut folder)?;
     let (plan, conflicts) = folder.finish()?;
     let mut applier = Applier::new(&mut log, &tables, refused)?;
-    applier.vacated.extend(work.vacated);
+    for key in work.vacated {
+        if !applier.log.entity(key.0, &key.1)?.registers.alive() {
+            applier.deleted.insert(key.clone());
+        }
+        applier.vacated.insert(key);
+    }
     show(&mut applier, plan, user_triggers)?;
     drop(applier);
     log.finish()?;
