@@ -443,16 +443,26 @@ async fn a_row_that_is_replaced_over_a_comparison_is_recorded() {
     ] {
         let schema =
             format!("CREATE TABLE t (id TEXT PRIMARY KEY, {columns}); CREATE UNIQUE INDEX compared ON t {index}");
-        let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
-        run(&a, &format!("INSERT INTO t VALUES ('a', {one})"));
-        converge(&[&a, &b], &remote).await;
-        run(&a, &format!("INSERT OR REPLACE INTO t VALUES ('b', {other})"));
-        assert_eq!(rows(&a.connection(), "SELECT id FROM t"), ["'b'"], "{columns} {index}");
-        converge(&[&a, &b], &remote).await;
-        assert_eq!(rows(&b.connection(), "SELECT id FROM t"), ["'b'"], "{columns} {index}");
-        for replica in [&a, &b] {
-            assert_verified(replica, &remote).await;
-        }
+        let writes =
+            [format!("INSERT INTO t VALUES ('a', {one})"), format!("INSERT OR REPLACE INTO t VALUES ('b', {other})")];
+        is_replaced_everywhere(&schema, &writes).await;
+    }
+}
+
+/// The second of two writes replaces the row of the first, here and on another replica.
+async fn is_replaced_everywhere(schema: &str, [first, second]: &[String; 2]) {
+    let (a, b, remote) = (replica(schema).await, replica(schema).await, fresh_remote());
+    run(&a, first);
+    converge(&[&a, &b], &remote).await;
+    let before = rows(&a.connection(), "SELECT id FROM t");
+    run(&a, second);
+    let after = rows(&a.connection(), "SELECT id FROM t");
+    assert_eq!((before.len(), after.len()), (1, 1), "{schema}");
+    assert_ne!(before, after, "{schema}");
+    converge(&[&a, &b], &remote).await;
+    assert_eq!(rows(&b.connection(), "SELECT id FROM t"), after, "{schema}");
+    for replica in [&a, &b] {
+        assert_verified(replica, &remote).await;
     }
 }
 
@@ -467,16 +477,8 @@ async fn a_row_that_is_replaced_over_a_comparison_of_its_integer_is_recorded() {
         ("g INTEGER AS (max(id, 2) * 1.0), h INT AS (g * 1.0)", "CREATE UNIQUE INDEX converted ON t (h || 'x')"),
     ] {
         let schema = format!("CREATE TABLE t (id INTEGER PRIMARY KEY, v DEFAULT 7, {column}); {index}");
-        let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
-        run(&a, "INSERT INTO t (id) VALUES (1)");
-        converge(&[&a, &b], &remote).await;
-        run(&a, "INSERT OR REPLACE INTO t (v) VALUES (7)");
-        assert_eq!(rows(&a.connection(), "SELECT id FROM t"), ["2"], "{index}");
-        converge(&[&a, &b], &remote).await;
-        assert_eq!(rows(&b.connection(), "SELECT count(*) FROM t"), ["1"], "{index}");
-        for replica in [&a, &b] {
-            assert_verified(replica, &remote).await;
-        }
+        let writes = ["INSERT INTO t (id) VALUES (1)", "INSERT OR REPLACE INTO t (v) VALUES (7)"];
+        is_replaced_everywhere(&schema, &writes.map(str::to_owned)).await;
     }
 }
 
