@@ -98,12 +98,42 @@ async fn a_row_that_is_replaced_over_a_comparison_is_recorded() {
         // What is no text compares alike.
         ("p TEXT", "(p > 1)", "x'00'", "x'01'"),
         ("p INTEGER", "(p > '1')", "'a'", "'b'"),
+        // By reading: text in a column of numbers, and a blob in one of text, are what they are to the index alone.
+        ("p INTEGER", "(p > '1')", "5", "'+x'"),
+        ("p REAL NOT NULL DEFAULT '+x'", "(p > '1')", "5", "NULL"),
+        ("p INTEGER, q", "(p BETWEEN '1' AND 'z', q)", "5, 7", "'+x', 7"),
+        ("p TEXT, q INTEGER", "(p > 1 AND q = '5')", "'a', 5", "x'00', 5"),
+        ("p TEXT, g INTEGER AS (p)", "(g > '1')", "'5'", "'+x'"),
+        // By reading: what is generated of a default that is yet to come.
+        ("p INTEGER NOT NULL DEFAULT 5, g AS (p + 1) UNIQUE", "(id, p)", "5", "NULL"),
+        ("p TEXT UNIQUE NOT NULL DEFAULT current_date", "(id, p)", "current_date", "NULL"),
     ] {
         let schema =
             format!("CREATE TABLE t (id TEXT PRIMARY KEY, {columns}); CREATE UNIQUE INDEX compared ON t {index}");
         let writes =
             [format!("INSERT INTO t VALUES ('a', {one})"), format!("INSERT OR REPLACE INTO t VALUES ('b', {other})")];
         is_replaced_everywhere(&schema, &writes).await;
+    }
+}
+
+/// By reading: a trigger sees NULL yet in the place of a default, and what is generated of it.
+#[tokio::test]
+async fn a_row_that_is_replaced_by_what_is_generated_of_a_default_is_recorded() {
+    for of in ["", "NOT NULL"] {
+        let schema = format!(
+            "CREATE TABLE t (id TEXT PRIMARY KEY, p INTEGER NOT NULL DEFAULT 5, g INT {of} AS (nullif(p, 3) + 1) UNIQUE)"
+        );
+        let (a, b, remote) = (replica(&schema).await, replica(&schema).await, fresh_remote());
+        let first = if of.is_empty() { 3 } else { 4 };
+        run(&a, &format!("INSERT INTO t VALUES ('a', 5), ('b', {first}), ('c', 9)"));
+        converge(&[&a, &b], &remote).await;
+        run(&a, "UPDATE OR REPLACE t SET p = NULL WHERE id = 'b'");
+        assert_eq!(rows(&a.connection(), "SELECT id, p, g FROM t ORDER BY id"), ["'b'|5|6", "'c'|9|10"]);
+        converge(&[&a, &b], &remote).await;
+        for replica in [&a, &b] {
+            assert_eq!(rows(&replica.connection(), "SELECT id, p, g FROM t ORDER BY id"), ["'b'|5|6", "'c'|9|10"]);
+            assert_verified(replica, &remote).await;
+        }
     }
 }
 

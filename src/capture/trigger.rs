@@ -90,7 +90,7 @@ impl<'a> Capture<'a> {
         triggers.extend(self.watch_hidden_rowid());
         let uniques = self.clashing_rows();
         if !uniques.is_empty() {
-            let body = self.record_candidates(&uniques, &self.same_row_before());
+            let body = self.record_clashes(&uniques, &self.same_row_before());
             triggers.push(self.trigger(
                 "replace",
                 "BEFORE INSERT",
@@ -101,7 +101,7 @@ impl<'a> Capture<'a> {
             // No update changes what an index on a constant holds.
             if !changed.is_empty() {
                 let itself = format!("{} OR {}", self.same_row_then(), self.same_key("NEW"));
-                let body = self.record_candidates(&uniques, &itself);
+                let body = self.record_clashes(&uniques, &itself);
                 triggers.push(self.trigger("displace", "BEFORE UPDATE", &changed, &body));
             }
         }
@@ -213,6 +213,17 @@ impl<'a> Capture<'a> {
             format!("SELECT {NOW}, {source}, {candidate}, NULL, {lead} FROM {table} AS {ROW} WHERE {clashes} AND NOT ({itself})")
         });
         format!("{} {};", self.append(self.lead_len()), searches.collect::<Vec<_>>().join(" UNION ALL "))
+    }
+
+    /// The candidates by unique values. Those that are all rows for some values are a statement of their own, which costs others
+    /// nothing.
+    fn record_clashes(&self, uniques: &[String], itself: &str) -> String {
+        let unforeseen: Vec<String> = self.uniques().filter_map(|unique| self.may_clash(unique)).collect();
+        let mut body = self.record_candidates(uniques, itself);
+        if !unforeseen.is_empty() {
+            body = format!("{body} {}", self.record_candidates(&unforeseen, itself));
+        }
+        body
     }
 
     /// The condition on rows that have the integer or the key that a row is about to get.
@@ -364,7 +375,7 @@ impl<'a> Capture<'a> {
         for unique in self.uniques() {
             let ways: &[Seen] = if self.asks_affinities(unique) { &[Seen::Bare, Seen::Cast] } else { &[Seen::Bare] };
             for seen in ways {
-                let found = [Some(self.clashes(unique, *seen)), self.clashes_by_next(unique, *seen)];
+                let found = [Some(self.clashes(unique, *seen)), self.clashes_by_what_comes(unique, *seen)];
                 for condition in found.into_iter().flatten() {
                     if !conditions.contains(&condition) {
                         conditions.push(condition);
@@ -386,41 +397,81 @@ impl<'a> Capture<'a> {
 
     fn clashes(&self, unique: &Unique, seen: Seen) -> String {
         let terms = unique.parts.iter().map(|part| match &part.column {
-            Some(name) => {
-                let (column, collation) = (Ident(name), Ident(&part.collation));
-                format!("{ROW}.{column} = {} COLLATE {collation}", self.value_to_be(name))
-            }
+            Some(name) => self.same_column(name, part),
             None => self.same_expression(part, seen),
         });
         format!("({})", terms.chain(condition_of(unique)).collect::<Vec<_>>().join(" AND "))
     }
 
-    /// The same for what is computed from an integer key that SQLite has not chosen yet, and calls -1: it will be the next one
-    /// (<https://sqlite.org/autoinc.html>).
-    fn clashes_by_next(&self, unique: &Unique, seen: Seen) -> Option<String> {
-        let key = self.lead().find(|column| self.is_rowid(column))?;
-        let names = self.table.made_of(&unique.names);
-        let is_key = |part: &Part| part.column.as_ref().is_some_and(|name| same_name(name, &key.name));
-        // No other row has the integer itself.
-        if !names.contains(&key.name.to_ascii_lowercase()) || unique.parts.iter().any(is_key) {
+    /// The condition on all rows that are alike but for what is compared, if NEW has a value that has a class of its own in its
+    /// column: neither way of seeing it tells then what the index makes of it.
+    fn may_clash(&self, unique: &Unique) -> Option<String> {
+        if !self.asks_affinities(unique) {
             return None;
         }
-        let row = self.row_by_next(key, &names, seen)?;
+        let names = self.table.made_of(&unique.names);
+        let columns =
+            self.table.columns.iter().map(|column| (&column.name, column.affinity, self.value_to_be(&column.name)));
+        let generated = self.table.generated.iter();
+        let generated = generated.map(|column| (&column.name, column.affinity, format!("NEW.{}", Ident(&column.name))));
+        let named = columns.chain(generated).filter(|(name, ..)| names.contains(&name.to_ascii_lowercase()));
+        let is_kept = named.filter_map(|(_, affinity, value)| match affinity {
+            Affinity::Blob => None,
+            Affinity::Text => Some(format!("typeof({value}) = 'blob'")),
+            Affinity::Integer | Affinity::Real | Affinity::Numeric => Some(format!("typeof({value}) = 'text'")),
+        });
+        let is_kept = any(is_kept);
+        if is_kept.is_empty() {
+            return None;
+        }
+        let same = unique.parts.iter().filter_map(|part| part.column.as_ref().map(|name| self.same_column(name, part)));
+        let terms = std::iter::once(format!("({is_kept})")).chain(same).chain(condition_of(unique));
+        Some(format!("({})", terms.collect::<Vec<_>>().join(" AND ")))
+    }
+
+    /// The condition on rows that have the value that a column is about to have.
+    fn same_column(&self, name: &str, part: &Part) -> String {
+        format!("{ROW}.{} = {} COLLATE {}", Ident(name), self.value_to_be(name), Ident(&part.collation))
+    }
+
+    /// The same for what is computed of values that are not there yet: an integer key that SQLite calls -1, and that will be the next
+    /// one (<https://sqlite.org/autoinc.html>), and defaults in the place of NULL, of which generated columns know nothing yet.
+    fn clashes_by_what_comes(&self, unique: &Unique, seen: Seen) -> Option<String> {
+        let names = self.table.made_of(&unique.names);
+        let is_named = |name: &str| names.contains(&name.to_ascii_lowercase());
+        let is_part =
+            |name: &str| unique.parts.iter().any(|part| part.column.as_ref().is_some_and(|part| same_name(part, name)));
+        // No other row has the integer itself.
+        let key =
+            self.lead().find(|column| self.is_rowid(column)).filter(|key| is_named(&key.name) && !is_part(&key.name));
+        let generates = self.table.generated.iter().any(|generated| is_named(&generated.name));
+        let defaults = self
+            .table
+            .columns
+            .iter()
+            .filter(|column| generates && is_named(&column.name) && default_of(column).is_some());
+        let waited_for = key.iter().map(|key| format!("NEW.{} = -1", Ident(&key.name)));
+        let waited_for = any(waited_for.chain(defaults.map(|column| format!("NEW.{} IS NULL", Ident(&column.name)))));
+        if waited_for.is_empty() {
+            return None;
+        }
+        let row = self.row_to_be(key, &names, seen)?;
         let terms = unique.parts.iter().map(|part| {
             let own =
                 part.column.as_ref().map_or_else(|| format!("({})", part.sql), |name| format!("{ROW}.{}", Ident(name)));
             format!("{own} = (SELECT {} FROM {row}) COLLATE {}", part.sql, Ident(&part.collation))
         });
         let terms = terms.chain(condition_of(unique));
-        Some(format!("(NEW.{} = -1 AND {})", Ident(&key.name), terms.collect::<Vec<_>>().join(" AND ")))
+        Some(format!("(({waited_for}) AND {})", terms.collect::<Vec<_>>().join(" AND ")))
     }
 
-    /// The row that is about to be inserted under the next integer, with those of its generated columns that are named.
-    fn row_by_next(&self, key: &Column, names: &HashSet<String>, seen: Seen) -> Option<String> {
+    /// The row as it is about to be, if need be under the next integer, with those of its generated columns that are named.
+    fn row_to_be(&self, key: Option<&Column>, names: &HashSet<String>, seen: Seen) -> Option<String> {
         let columns = self.table.columns.iter().map(|column| {
-            let value = match column.name == key.name {
-                true => format!("({})", self.next(key)),
-                false => self.value_to_be(&column.name),
+            let value = self.value_to_be(&column.name);
+            let value = match key.filter(|key| column.name == key.name) {
+                Some(key) => format!("CASE {value} WHEN -1 THEN {} ELSE {value} END", self.next(key)),
+                None => value,
             };
             seen.named(value, column.affinity, &column.name)
         });
@@ -465,8 +516,7 @@ impl<'a> Capture<'a> {
 
     /// What a column is about to hold: REPLACE puts the default where NULL is not allowed, after the BEFORE triggers.
     fn value_to_be(&self, name: &str) -> String {
-        let column = self.table.column(name).filter(|column| column.not_null);
-        match column.and_then(|column| column.default.as_deref()).and_then(constant_expression) {
+        match self.table.column(name).and_then(default_of) {
             Some(default) => format!("coalesce(NEW.{}, {default})", Ident(name)),
             None => format!("NEW.{}", Ident(name)),
         }
@@ -480,7 +530,15 @@ impl<'a> Capture<'a> {
         };
         let generated = self.table.generated.iter().map(|column| &column.name);
         let columns = self.table.columns.iter().map(|column| &column.name).chain(generated);
-        any(columns.filter(|name| self.uniques().any(|unique| unique.mentions(name))).map(|name| {
+        // What is generated of a default is seen to change by the NULL in whose place that will be.
+        let is_asked = |unique: &Unique, name: &str| {
+            unique.mentions(name)
+                || self.table.column(name).is_some_and(|column| {
+                    default_of(column).is_some()
+                        && self.table.made_of(&unique.names).contains(&name.to_ascii_lowercase())
+                })
+        };
+        any(columns.filter(|name| self.uniques().any(|unique| is_asked(unique, name))).map(|name| {
             let computes = |unique: &&Unique| {
                 unique.mentions(name) && (unique.predicate.is_some() || unique.parts.iter().any(is_computed))
             };
@@ -490,6 +548,14 @@ impl<'a> Capture<'a> {
             }
         }))
     }
+}
+
+/// What a REPLACE puts in the place of NULL, as far as it can be told before: constants, and the time.
+fn default_of(column: &Column) -> Option<String> {
+    let default = column.default.as_deref().filter(|_| column.not_null)?;
+    let clocks = ["CURRENT_DATE", "CURRENT_TIME", "CURRENT_TIMESTAMP"];
+    let clock = clocks.into_iter().find(|clock| clock.eq_ignore_ascii_case(default.trim()));
+    clock.map(str::to_owned).or_else(|| constant_expression(default))
 }
 
 impl Seen {
