@@ -50,7 +50,7 @@ fn compare(conn: &mut Connection, no: i64, listing: &Listing, files: bool) -> Re
 }
 
 /// Of changes that an object held which is gone, those that the log has and no other object holds are to be put back.
-fn lose_unplaced(conn: &Connection, no: i64, gone: &[ChangeId], files: bool) -> Result<()> {
+pub(super) fn lose_unplaced(conn: &Connection, no: i64, gone: &[ChangeId], files: bool) -> Result<()> {
     let mut places = Places::new(conn, no)?;
     for id in gone {
         let is_there = places.is_loose(*id)? || !files && places.is_packed(*id)?;

@@ -1,8 +1,8 @@
 //! A store in memory that counts requests as a bucket bills them: a listing is a request for each thousand names.
 
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -14,6 +14,7 @@ use object_store::{
     CopyOptions, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result,
 };
+use tokio::sync::Barrier;
 use zvon::Remote;
 
 /// What a page of a listing holds.
@@ -30,6 +31,7 @@ struct Inner {
     get: AtomicU64,
     put: AtomicU64,
     delete: AtomicU64,
+    held: Mutex<Option<Arc<Barrier>>>,
 }
 
 /// Requests.
@@ -52,6 +54,13 @@ impl CountingStore {
         let take = |counter: &AtomicU64| counter.swap(0, Ordering::SeqCst);
         let Inner { list, get, put, delete, .. } = &*self.0;
         Counts { list: take(list), get: take(get), put: take(put), delete: take(delete) }
+    }
+
+    /// The next deletion waits for two meetings at the barrier: one says that it is asked for, the other lets it go on.
+    pub fn hold_deletion(&self) -> Arc<Barrier> {
+        let barrier = Arc::new(Barrier::new(2));
+        *self.0.held.lock().unwrap() = Some(Arc::clone(&barrier));
+        barrier
     }
 
     /// Puts an object without being counted.
@@ -105,7 +114,14 @@ impl ObjectStore for CountingStore {
     fn delete_stream(&self, at: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
         // A bucket takes a thousand names with one request.
         self.0.delete.fetch_add(1, Ordering::SeqCst);
-        self.0.memory.delete_stream(at)
+        let deleted = self.0.memory.delete_stream(at);
+        let Some(barrier) = self.0.held.lock().unwrap().take() else { return deleted };
+        let held = async move {
+            barrier.wait().await;
+            barrier.wait().await;
+            deleted
+        };
+        stream::once(held).flatten().boxed()
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use rusqlite::{Connection, Transaction};
 
 use super::full::{Note, Standing, inspect_pack};
+use super::places::lose_unplaced;
 use super::push::own_pack;
 use super::unlock;
 use super::{RELISTS, RemoteRow, Session, newest_layout};
@@ -369,8 +370,12 @@ async fn remove(session: &Session, remote: &Remote, no: i64, work: &Work, report
     session
         .run(move |conn| {
             let tx = immediate(conn)?;
+            // What these were removed for may be lost meanwhile, and another sync have seen that while they were still there.
             loose.iter().try_for_each(|id| forget_loose(&tx, no, *id))?;
-            packs.iter().try_for_each(|pack| forget_pack(&tx, no, *pack).map(drop))?;
+            lose_unplaced(&tx, no, &loose, false)?;
+            for pack in packs {
+                lose_unplaced(&tx, no, &forget_pack(&tx, no, pack)?, false)?;
+            }
             Ok(tx.commit()?)
         })
         .await
