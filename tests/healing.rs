@@ -97,6 +97,26 @@ async fn a_thorough_sync_mends_spoilt_files() {
     assert_eq!(sync_full(&a, &folder).await.healed, 0);
 }
 
+/// Found by the simulation: a change was in no place that was remembered, so that nobody missed it.
+#[tokio::test]
+async fn a_thorough_sync_puts_back_what_nothing_remembers() {
+    let (a, b, folder) = two().await;
+    sync(&a, &folder.remote()).await;
+    run(&a, "DELETE FROM ZV_LOOSE WHERE change_id = (SELECT max(change_id) FROM ZV_LOOSE)");
+    fs::remove_file(folder.changes().pop().unwrap()).unwrap();
+    assert_eq!(sync(&a, &folder.remote()).await.pushed, 0);
+    let told = a.verify_remote(&folder.remote()).await.unwrap().problems;
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].ends_with("is not on the remote; `zvon sync --full` puts it there"), "{told:?}");
+    let report = sync_full(&a, &folder).await;
+    assert_eq!((report.pushed, report.healed), (1, 1));
+    let again = sync_full(&a, &folder).await;
+    assert_eq!((again.pushed, again.healed), (0, 0));
+    for replica in [&a, &b] {
+        assert_verified(replica, &folder.remote()).await;
+    }
+}
+
 #[tokio::test]
 async fn what_came_from_one_remote_goes_to_the_other() {
     let (a, b, c) = (replica(NOTES).await, replica(NOTES).await, replica(NOTES).await);

@@ -37,7 +37,7 @@ pub(crate) use log::{Log, NewChange};
 pub(crate) use names::{Names, lower};
 pub(crate) use placed::{
     Covered, NewPack, PackRow, Places, complete_pack, each_loose, emptied, forget_loose, forget_pack, forget_places,
-    list_packs, lose, lose_packed, lost, pack_ids, regain, regain_unpushed, remember_pack, set_covered,
+    list_packs, lose, lose_packed, lost, pack_ids, pushed_after, regain, regain_unpushed, remember_pack, set_covered,
 };
 pub(crate) use read::{IdText, LoggedField, contains, read_change, read_fields, read_head};
 pub(crate) use tracked::{

@@ -259,6 +259,19 @@ pub(crate) fn lose_packed(conn: &Connection, remote: i64) -> Result<u64> {
     Ok(conn.prepare_cached(sql)?.execute([remote])? as u64)
 }
 
+/// The next changes that count as pushed, and stay here for no reason of their own, with their places in the sequence.
+pub(crate) fn pushed_after(conn: &Connection, remote: i64, after: i64, limit: usize) -> Result<Vec<(i64, ChangeId)>> {
+    let sql = "SELECT seq, change_id FROM ZV_REMOTE JOIN ZV_SEQUENCE ON seq > ?2 AND seq <= pushed_seq \
+               WHERE no = ?1 AND change_id NOT IN (SELECT change_id FROM ZV_KEPT) ORDER BY seq LIMIT ?3";
+    let mut statement = conn.prepare_cached(sql)?;
+    let mut rows = statement.query((remote, after, limit))?;
+    let mut found = Vec::new();
+    while let Some(row) = rows.next()? {
+        found.push((row.get(0)?, id_from(row.get(1)?)?));
+    }
+    Ok(found)
+}
+
 /// Records that a change is back.
 pub(crate) fn regain(conn: &Connection, remote: i64, id: ChangeId) -> Result<()> {
     let sql = "DELETE FROM ZV_LOST WHERE remote_no = ?1 AND change_id = ?2";

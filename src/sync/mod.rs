@@ -108,6 +108,7 @@ pub(crate) async fn sync(session: &Session, remote: &Remote, options: &SyncOptio
     let packed = if is_unpacked { places::unpack(session, &row).await? } else { 0 };
     if options.full {
         full::mend(session, remote, &row, files_only, &listing, &mut report).await?;
+        places::lose_unknown(session, &row, files_only, &listing).await?;
     }
     push::push(session, remote, &row, files_only, &listing, packed, &mut report).await?;
     finish(session, remote, &row, layout, &mut report).await?;

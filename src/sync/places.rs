@@ -5,10 +5,11 @@ use std::sync::Arc;
 
 use rusqlite::Connection;
 
+use super::plan::is_listed;
 use super::{RemoteRow, Session};
 use crate::changelog::{
     Places, contains, each_loose, forget_loose, forget_pack, forget_places, list_packs, lose, lose_packed,
-    regain_unpushed,
+    pushed_after, regain_unpushed,
 };
 use crate::db::immediate;
 use crate::error::Result;
@@ -83,6 +84,40 @@ fn gone_loose(conn: &Connection, no: i64, listing: &Listing) -> Result<Vec<Chang
         Ok(())
     })?;
     Ok(gone)
+}
+
+/// So many changes are looked up in one go.
+const LOOKED_UP_AT_ONCE: usize = 5_000;
+
+/// What counts as pushed, and neither is listed in a file nor remembered to lie anywhere, is to be put back. Only a fault leaves any.
+pub(super) async fn lose_unknown(
+    session: &Session,
+    row: &RemoteRow,
+    files: bool,
+    listing: &Arc<Listing>,
+) -> Result<()> {
+    let (no, mut next) = (row.no, Some(0));
+    while let Some(after) = next {
+        let listing = Arc::clone(listing);
+        next = session.take_turn(move |conn| lose_unknown_after(conn, no, after, files, &listing)).await?;
+    }
+    Ok(())
+}
+
+/// The same for the next places in the sequence. Returns how far it came; nothing at the end.
+fn lose_unknown_after(
+    conn: &mut Connection,
+    no: i64,
+    after: i64,
+    files: bool,
+    listing: &Listing,
+) -> Result<Option<i64>> {
+    let tx = immediate(conn)?;
+    let pushed = pushed_after(&tx, no, after, LOOKED_UP_AT_ONCE)?;
+    let unlisted: Vec<ChangeId> = pushed.iter().map(|(_, id)| *id).filter(|id| !is_listed(listing, *id)).collect();
+    lose_unplaced(&tx, no, &unlisted, files)?;
+    tx.commit()?;
+    Ok(pushed.last().map(|(seq, _)| *seq).filter(|_| pushed.len() == LOOKED_UP_AT_ONCE))
 }
 
 /// Every change that lies in packs alone is to get a file of its own. Returns how many there are.

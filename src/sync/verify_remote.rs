@@ -15,7 +15,7 @@ use crate::report::{Phase, VerifyReport};
 use crate::wire::ObjectName;
 
 const BATCH: usize = 1_000;
-const GONE: &str = "is not on the remote; `zvon sync` puts it there";
+const GONE: &str = "is not on the remote; `zvon sync --full` puts it there";
 const DIFFERENT: &str = "is unreadable or different on the remote; `zvon sync --full` puts it right";
 const KEPT_BACK: &str = "may not be read by this user on the remote; check its permissions";
 /// The most problems that a report lists.
