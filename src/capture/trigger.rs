@@ -434,8 +434,9 @@ impl<'a> Capture<'a> {
         format!("{ROW}.{} = {} COLLATE {}", Ident(name), self.value_to_be(name), Ident(&part.collation))
     }
 
-    /// The same for what is computed of values that are not there yet: an integer key that SQLite calls -1, and that will be the next
-    /// one (<https://sqlite.org/autoinc.html>), and defaults in the place of NULL, of which generated columns know nothing yet.
+    /// The condition on rows that share what is computed of values which are not there yet: an integer key that SQLite calls -1, and
+    /// that will be the next one (<https://sqlite.org/autoinc.html>), and defaults in the place of NULL, of which generated columns know
+    /// nothing yet.
     fn clashes_by_what_comes(&self, unique: &Unique, seen: Seen) -> Option<String> {
         let names = self.table.made_of(&unique.names);
         let is_named = |name: &str| names.contains(&name.to_ascii_lowercase());
