@@ -483,6 +483,22 @@ async fn a_row_held_as_null_would_count_comes_when_its_other_reference_goes() {
     }
 }
 
+/// Found by the simulation (seed 7100121): the other parent need not go; it is enough that it is not shown any more.
+#[tokio::test]
+async fn a_row_held_as_null_would_count_comes_when_its_other_reference_is_held() {
+    let schema = "CREATE TABLE p (id INTEGER PRIMARY KEY, of INTEGER NOT NULL REFERENCES p);
+        CREATE TABLE t (id INTEGER PRIMARY KEY, a INTEGER REFERENCES p, b INTEGER REFERENCES p, v);
+        CREATE UNIQUE INDEX alone ON t (b) WHERE a IS NULL";
+    let (a, b, remote) = (unenforced(schema).await, unenforced(schema).await, fresh_remote());
+    run(&a, "INSERT INTO p VALUES (1, 1), (2, 3), (3, 3); INSERT INTO t VALUES (1, 1, 2, 'row')");
+    converge(&[&a, &b], &remote).await;
+    run(&a, "DELETE FROM p WHERE id = 1");
+    assert_eq!(alike(&[&a, &b], &remote, "SELECT v FROM t").await, [] as [&str; 0]);
+    run(&a, "DELETE FROM p WHERE id = 3");
+    assert_eq!(alike(&[&a, &b], &remote, "SELECT a, b, v FROM t").await, ["NULL|NULL|'row'"]);
+    assert_eq!(held(&a).await, ["p foreign key"]);
+}
+
 /// Three rows of which each is shown just when the next one is not: no state is right, and the merge ends all the same.
 #[test]
 fn rows_that_keep_each_other_out_in_a_circle_come_to_rest() {

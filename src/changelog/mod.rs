@@ -60,6 +60,7 @@ pub(crate) use remotes::{
 pub(crate) use retire::{retire_backfills, yield_to_waiting};
 pub(crate) use separate::separate;
 pub(crate) use waits::{
-    BY_VALUES, any_waits, any_waits_by_values, clear_waits, touch_waiting, wait_for, waiting_for, waits_for,
+    BY_VALUES, any_waits, any_waits_by_values, clear_waits, touch_waiting, wait_for, waiting_for,
+    waiting_for_others_too, waits_for,
 };
 pub(crate) use words::{set_word, word};

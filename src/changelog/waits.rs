@@ -45,6 +45,16 @@ pub(crate) fn waiting_for(conn: &Connection, table_no: u32, entity_id: &str) -> 
     Ok(rows.collect::<rusqlite::Result<_>>()?)
 }
 
+/// The rows that wait for a row, and for others, too.
+pub(crate) fn waiting_for_others_too(conn: &Connection, table_no: u32, entity_id: &str) -> Result<Vec<(u32, String)>> {
+    let sql = "SELECT table_no, entity_id FROM ZV_WAIT AS w WHERE on_table = ?1 AND on_entity = ?2 AND EXISTS \
+               (SELECT 1 FROM ZV_WAIT AS o WHERE o.table_no = w.table_no AND o.entity_id = w.entity_id \
+               AND (o.on_table <> ?1 OR o.on_entity <> ?2))";
+    let mut statement = conn.prepare_cached(sql)?;
+    let rows = statement.query_map((table_no, entity_id), |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<rusqlite::Result<_>>()?)
+}
+
 /// Whether a row waits for one of a table that has certain values.
 pub(crate) fn any_waits_by_values(conn: &Connection, table_no: u32) -> Result<bool> {
     let sql = "SELECT 1 FROM ZV_WAIT WHERE on_table = ?1 AND on_entity BETWEEN char(0) AND char(1)";

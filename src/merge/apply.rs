@@ -165,7 +165,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     /// Rows that are looked at because others changed, but for those that were often enough.
-    fn looked_at_again(&mut self, mut rows: Vec<Key>) -> Plan {
+    pub(super) fn looked_at_again(&mut self, mut rows: Vec<Key>) -> Plan {
         rows.retain(|key| self.tables.get(key.0).is_some());
         rows.sort_unstable();
         rows.dedup();

@@ -10,6 +10,7 @@ use super::tables::MergeTable;
 use super::values::{rowid_said, winners};
 use crate::changelog::{
     bind_local, freed_entity, local_of, named, referred, set_free, to_local, unbind_local, wait_for,
+    waiting_for_others_too,
 };
 use crate::db::{ForeignKey, same_name};
 use crate::error::Result;
@@ -174,10 +175,31 @@ impl Applier<'_, '_> {
                 plan.insert(key, Touched::whole());
             }
         }
-        let changed = !plan.is_empty();
+        let mut changed = !plan.is_empty();
+        let held = self.held_beside(&gone)?;
+        plan.extend(held.iter().map(|key| (key.clone(), Touched::retry())));
         self.apply(plan)?;
         self.give_integers_up(gone)?;
+        for key in held {
+            changed |= self.is_shown(&key)?;
+        }
         Ok(changed)
+    }
+
+    /// Rows that are held for want of one row, given the others that they refer to, of which some are gone now.
+    fn held_beside(&mut self, gone: &[Key]) -> Result<Vec<Key>, Stop> {
+        if !self.any_waits {
+            return Ok(Vec::new());
+        }
+        let mut found = Vec::new();
+        for key in gone {
+            for waiting in waiting_for_others_too(self.log.conn, key.0, &key.1)? {
+                if !self.is_shown(&waiting)? {
+                    found.push(waiting);
+                }
+            }
+        }
+        Ok(self.looked_at_again(found).into_keys().collect())
     }
 
     /// Takes the integers of rows that are not shown. They find the rows that refer to them, so this comes last; of those that can
