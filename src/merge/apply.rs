@@ -83,6 +83,8 @@ pub(super) struct Applier<'a, 'c> {
     pub(super) vacated: BTreeSet<Key>,
     /// How often rows were looked at again.
     looks: BTreeMap<Key, u32>,
+    /// Rows that are gone, and those held beside them that were looked at for that.
+    pub(super) given_chances: BTreeSet<(Key, Key)>,
     /// Rows that are held by what the tables show, which may be a trigger's doing that is taken back before the batch ends.
     pub(super) doubtful: BTreeSet<Key>,
     /// The last insert and the last update: most rows of a batch need the same statement.
@@ -110,6 +112,7 @@ impl<'a, 'c> Applier<'a, 'c> {
             lacks: Vec::new(),
             vacated: BTreeSet::new(),
             looks: BTreeMap::new(),
+            given_chances: BTreeSet::new(),
             doubtful: BTreeSet::new(),
             insert: None,
             update: None,
@@ -165,7 +168,7 @@ impl<'a, 'c> Applier<'a, 'c> {
     }
 
     /// Rows that are looked at because others changed, but for those that were often enough.
-    pub(super) fn looked_at_again(&mut self, mut rows: Vec<Key>) -> Plan {
+    fn looked_at_again(&mut self, mut rows: Vec<Key>) -> Plan {
         rows.retain(|key| self.tables.get(key.0).is_some());
         rows.sort_unstable();
         rows.dedup();

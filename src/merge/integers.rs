@@ -175,18 +175,19 @@ impl Applier<'_, '_> {
                 plan.insert(key, Touched::whole());
             }
         }
-        let mut changed = !plan.is_empty();
-        let held = self.held_beside(&gone)?;
-        plan.extend(held.iter().map(|key| (key.clone(), Touched::retry())));
-        self.apply(plan)?;
-        self.give_integers_up(gone)?;
-        for key in held {
-            changed |= self.is_shown(&key)?;
+        for key in self.held_beside(&gone)? {
+            plan.insert(key, Touched::retry());
         }
+        let changed = !plan.is_empty();
+        self.apply(plan)?;
+        // Who came back and went again may have children now that are to be looked at first.
+        gone.retain(|key| !self.vacated.contains(key) && !self.expected.contains_key(key));
+        self.give_integers_up(gone)?;
         Ok(changed)
     }
 
-    /// Rows that are held for want of one row, given the others that they refer to, of which some are gone now.
+    /// Rows that are held for want of one row, given the others that they refer to, of which some are gone now. For each of those a
+    /// row has one chance in a batch.
     fn held_beside(&mut self, gone: &[Key]) -> Result<Vec<Key>, Stop> {
         if !self.any_waits {
             return Ok(Vec::new());
@@ -194,12 +195,13 @@ impl Applier<'_, '_> {
         let mut found = Vec::new();
         for key in gone {
             for waiting in waiting_for_others_too(self.log.conn, key.0, &key.1)? {
-                if !self.is_shown(&waiting)? {
+                let is_known = self.tables.get(waiting.0).is_some();
+                if is_known && !self.is_shown(&waiting)? && self.given_chances.insert((key.clone(), waiting.clone())) {
                     found.push(waiting);
                 }
             }
         }
-        Ok(self.looked_at_again(found).into_keys().collect())
+        Ok(found)
     }
 
     /// Takes the integers of rows that are not shown. They find the rows that refer to them, so this comes last; of those that can
