@@ -137,8 +137,8 @@ pub fn remarks(report: &SyncReport) -> Vec<String> {
         format!("{} from a clock ahead of this one wait: see `zvon status`", text::changes(report.waiting)),
     );
     when(report.redated, format!("{} made under a wrong clock got new times", text::changes(report.redated)));
-    let healed = text::count(report.healed, "file", "files");
-    when(report.healed, format!("{healed} had gone from the remote, and were put back"));
+    let healed = text::count(report.healed, "file was", "files were");
+    when(report.healed, format!("{healed} gone from the remote, or spoilt there: put back"));
     let new = report.newly_rejected.len() as u64 + report.newly_rejected_more;
     let known = report.rejected.saturating_sub(new);
     let unread = text::count(known, "file", "files");
