@@ -3,6 +3,7 @@
 
 mod alter;
 mod check;
+mod clash;
 mod compare;
 mod install;
 mod record;
